@@ -1,0 +1,213 @@
+// The manager: the authority on names, attributes, extents and the chunk map. Each operation is one transaction (large
+// ones: bounded sub-transactions behind an orphan record). A library inside the mount daemon.
+//
+// Threads: any lane. Methods that return Task may suspend (journal slots, space); the others never wait but may read the
+// local disk. Lock order: kRename, then kInode (lower number first), then the rest as in util/mutex.h.
+// Arguments passed by view or reference must stay alive until the Task is done.
+// Errors: those that POSIX names for each call, plus kJournalFull, kStore, kCorrupt, kReadOnly (after a home failure).
+// Permission checks are the kernel's (default_permissions).
+#pragma once
+
+#include <atomic>
+#include <boost/container/small_vector.hpp>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "control/node_client.h"
+#include "journal/journal.h"
+#include "manager/inode.h"
+#include "manager/meta_format.h"
+#include "manager/metastore.h"
+#include "manager/superblock.h"
+#include "util/executor.h"
+#include "util/result.h"
+#include "util/task.h"
+
+namespace rmemfs {
+
+// One chunk, as the data path sees it. The object lives as long as the manager; `region` and `node` are constant.
+struct Chunk {
+  ChunkId id;
+  NodeId node;
+  RemoteRegion region;
+  std::atomic<ChunkState> state{ChunkState::kActive};
+};
+
+// A run of file bytes and where they are. chunk == nullptr: a hole (or unwritten): zeros.
+struct Piece {
+  std::uint64_t file_offset = 0;
+  std::uint64_t length = 0;
+  const Chunk* chunk = nullptr;
+  std::uint64_t chunk_offset = 0;
+};
+using Pieces = boost::container::small_vector<Piece, 4>;
+
+// What a write must do before it can be committed: data to `pieces` (they cover the range exactly), zeros to `zeros`.
+struct WritePlan {
+  std::uint64_t offset = 0, length = 0;
+  Pieces pieces;
+  Pieces zeros;                                          // rests of freshly allocated blocks; the gap after an old end
+  boost::container::small_vector<Extent, 2> fresh;       // reserved by this plan, not yet in the layout
+  boost::container::small_vector<Extent, 2> converted;   // unwritten parts that become written
+};
+
+struct NewNode {
+  std::uint32_t mode = 0;           // type and permission bits, umask already applied
+  std::uint32_t uid = 0, gid = 0;   // of the caller; a setgid parent overrides gid
+  std::uint32_t rdev = 0;
+  std::string_view symlink_target;  // S_IFLNK
+};
+
+struct AttributeChange {
+  std::optional<std::uint32_t> mode, uid, gid;
+  std::optional<Timestamp> atime, mtime, ctime;  // ctime: now unless given
+};
+
+struct DirectoryEntry {
+  std::string name;
+  InodeNumber ino;
+  std::uint8_t type = 0;
+  std::uint64_t cookie = 0;  // pass it to go on after this entry
+};
+
+// Where a directory stream stands. Exact while read in order; after seekdir only the cookie is known.
+struct DirectoryCursor {
+  std::uint64_t cookie = 0;   // 0: the start
+  std::string last_key;       // key of the entry with that cookie, if known
+};
+
+enum class RenameMode : std::uint8_t { kReplace, kNoReplace, kExchange };
+
+struct SpaceStatistics {
+  std::uint64_t total_bytes = 0;       // leased, plus what the reachable nodes could still lend
+  std::uint64_t free_bytes = 0;
+  std::uint64_t inodes = 0;
+  std::uint64_t lost_bytes = 0;
+};
+
+enum class NodeHealth : std::uint8_t { kUnknown, kAlive, kUnreachable, kRestartedEmpty };
+struct NodeStatus {
+  NodeId id;
+  std::string address;
+  NodeHealth health = NodeHealth::kUnknown;
+  Generation generation;
+  std::uint64_t pool_bytes = 0, free_bytes = 0, leased_bytes = 0, used_bytes = 0, lost_bytes = 0;
+  std::uint64_t chunks = 0;
+  DurabilityDescriptor durability;
+  double seconds_since_answer = 0;
+};
+
+struct ManagerOptions {
+  std::string directory;
+  std::uint32_t deadline_ms = 10000;
+  std::uint32_t heartbeat_ms = 1000;
+  bool sync_commit = false;               // -o commit=sync: every operation awaits persist() before it returns
+  bool degraded = false;                  // mount although a node does not answer
+  std::size_t inode_cache_entries = 262144;
+};
+
+class Manager {
+ public:
+  // `metastore` is recovered, `journal` open on it; both outlive the manager. Loads the chunk map and the bitmaps,
+  // fences this epoch on all nodes, starts the heartbeat thread. Blocks. The superblock's epoch is already this mount's.
+  // Errors: kUnreachable (names the node; unless degraded), kRefused, kVersion, kCorrupt.
+  static Result<std::unique_ptr<Manager>> open(const Superblock& superblock, Metastore& metastore, Journal& journal,
+                                               BlockingPool& pool, const ManagerOptions& options);
+  // Writes the first records (root directory) of a new file system through `home`. For mkfs.
+  static Result<void> format(Home& home, const Superblock& superblock);
+  virtual ~Manager() = default;
+
+  // Inodes.
+  virtual Result<InodeRef> get(InodeNumber ino) = 0;  // kNotFound
+  virtual Attributes attributes(Inode& inode) = 0;
+  virtual Task<Result<Attributes>> set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) = 0;
+
+  // Names. Every change updates times, link counts and entry counts of all involved in the same transaction.
+  virtual Result<InodeRef> lookup(Inode& parent, std::string_view name) = 0;
+  virtual Task<Result<InodeRef>> make_node(InodeRef parent, std::string_view name, NewNode node,
+                                           std::uint64_t request) = 0;
+  virtual Task<Result<void>> link(InodeRef inode, InodeRef parent, std::string_view name, std::uint64_t request) = 0;
+  // The inode that lost a name; with nlink 0 it is an orphan: the caller calls purge() when nobody uses it any more.
+  virtual Task<Result<InodeRef>> unlink(InodeRef parent, std::string_view name, std::uint64_t request) = 0;
+  virtual Task<Result<InodeRef>> rmdir(InodeRef parent, std::string_view name, std::uint64_t request) = 0;
+  // The replaced inode (as for unlink), or null.
+  virtual Task<Result<InodeRef>> rename(InodeRef parent, std::string_view name, InodeRef new_parent,
+                                        std::string_view new_name, RenameMode mode, std::uint64_t request) = 0;
+  virtual Result<std::string> readlink(Inode& inode) = 0;
+  // Up to `limit` entries after the cursor, which is moved. Empty: the end. Starts with . and .. .
+  virtual Result<std::vector<DirectoryEntry>> read_directory(Inode& directory, DirectoryCursor& cursor,
+                                                             std::size_t limit) = 0;
+
+  // Frees an orphan's space and forgets it, in bounded transactions. Idempotent. Takes the inode's whole range lock.
+  virtual Task<Result<void>> purge(InodeNumber ino) = 0;
+  // Orphans left by a crash: purges them all, in the background of a fresh mount.
+  virtual Task<Result<void>> purge_orphans() = 0;
+
+  // Data. The caller holds the inode's range lock over the block-rounded range: shared for map(), exclusive for the
+  // others; from the old end (rounded down) to UINT64_MAX when the size changes or space is freed.
+  // Where [offset, offset+length) is: pieces in order, covering it exactly. Does not look at the size.
+  virtual Result<Pieces> map(Inode& inode, std::uint64_t offset, std::uint64_t length) = 0;
+  // kNoSpace before anything is changed; may lease chunks and force freed space out of its quarantine.
+  virtual Task<Result<WritePlan>> plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length) = 0;
+  // After the data is in place: extents, size (grows to offset+length), times in one transaction.
+  // `clear_set_id`: drop S_ISUID/S_ISGID as POSIX asks of a write by an unprivileged user.
+  virtual Task<Result<void>> commit_write(InodeRef inode, const WritePlan& plan, bool clear_set_id,
+                                          std::uint64_t request) = 0;
+  // Gives back what the plan reserved. `ambiguous`: a write may still land there (deadline): quarantined instead.
+  virtual void abandon_write(const WritePlan& plan, bool ambiguous) = 0;
+  // Blocks of `pieces` may still be written by an operation that was given up; once freed they are not given to anybody
+  // while this mount lives.
+  virtual void quarantine(const Pieces& pieces) = 0;
+
+  // Size change. Growing: `zeros` (from plan_truncate) must have been written first.
+  virtual Result<Pieces> plan_truncate(Inode& inode, std::uint64_t size) = 0;
+  virtual Task<Result<Attributes>> truncate(InodeRef inode, std::uint64_t size, AttributeChange change,
+                                            std::uint64_t request) = 0;
+  // fallocate(2), mode 0 or KEEP_SIZE: unwritten extents in the holes of the range.
+  virtual Task<Result<void>> allocate(InodeRef inode, std::uint64_t offset, std::uint64_t length, bool keep_size,
+                                      std::uint64_t request) = 0;
+  // PUNCH_HOLE: whole blocks are freed; the caller writes zeros to the partial edges first (plan_punch).
+  virtual Result<Pieces> plan_punch(Inode& inode, std::uint64_t offset, std::uint64_t length) = 0;
+  virtual Task<Result<void>> punch(InodeRef inode, std::uint64_t offset, std::uint64_t length,
+                                   std::uint64_t request) = 0;
+  // SEEK_DATA (hole=false) and SEEK_HOLE (hole=true); kNoSuchOffset.
+  virtual Result<std::uint64_t> seek(Inode& inode, std::uint64_t offset, bool hole) = 0;
+
+  // Durability of what was acknowledged so far: awaits Journal::persist.
+  virtual Task<Result<void>> persist(InodeRef inode) = 0;
+  virtual Task<Result<void>> persist_all() = 0;
+
+  // Nodes and space.
+  virtual SpaceStatistics space() = 0;
+  virtual std::vector<NodeStatus> nodes() = 0;
+  virtual std::string address(NodeId node) const = 0;
+  virtual NodeHealth health(NodeId node) const = 0;   // an atomic read
+  // The data path saw kRegionLost: marks the chunk lost (committed in the background), at once for readers.
+  virtual void chunk_lost(const Chunk& chunk) = 0;
+  // A node fenced us: a newer mount has taken over. Everything fails with kFenced from now on.
+  virtual void fenced() = 0;
+  virtual bool is_fenced() const = 0;
+  std::function<void()> on_fenced;  // called once; set before the first operation
+
+  // Stops the heartbeat, waits for background work. The journal is closed by its owner afterwards.
+  virtual void close() = 0;
+};
+
+// Locks two inodes (which may be the same) in order.
+class InodePairLock {
+ public:
+  InodePairLock(Inode& a, Inode& b);
+  ~InodePairLock();
+  InodePairLock(const InodePairLock&) = delete;
+  InodePairLock& operator=(const InodePairLock&) = delete;
+
+ private:
+  Inode* first_;
+  Inode* second_;  // null when they are the same
+};
+
+}  // namespace rmemfs

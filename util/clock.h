@@ -1,0 +1,32 @@
+// Time: a monotonic clock for deadlines, the wall clock for file times.
+#pragma once
+
+#include <time.h>
+
+#include <chrono>
+#include <cstdint>
+
+namespace rmemfs {
+
+using MonoClock = std::chrono::steady_clock;
+using TimePoint = MonoClock::time_point;
+using Duration = MonoClock::duration;
+
+inline TimePoint deadline_after_ms(std::uint64_t ms) { return MonoClock::now() + std::chrono::milliseconds(ms); }
+inline constexpr TimePoint kNoDeadline = TimePoint::max();
+
+// A file time: seconds since the epoch (may be negative) and nanoseconds in [0, 1e9).
+struct Timestamp {
+  std::int64_t seconds = 0;
+  std::uint32_t nanoseconds = 0;
+  auto operator<=>(const Timestamp&) const = default;
+};
+
+// The kernel's coarse clock, as the kernel's own file systems use: it never shows a time later than now.
+inline Timestamp now_timestamp() {
+  timespec ts;
+  clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+  return {ts.tv_sec, static_cast<std::uint32_t>(ts.tv_nsec)};
+}
+
+}  // namespace rmemfs

@@ -1,0 +1,32 @@
+#include "util/log.h"
+
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/sinks/syslog_sink.h>
+
+#include <memory>
+
+namespace rmemfs {
+
+void log_setup(const std::string& program, LogTarget target, bool debug, const std::string& path) {
+  std::shared_ptr<spdlog::logger> logger;
+  switch (target) {
+    case LogTarget::kStderr:
+      logger = std::make_shared<spdlog::logger>(program, std::make_shared<spdlog::sinks::stderr_sink_mt>());
+      break;
+    case LogTarget::kSyslog:
+      logger = std::make_shared<spdlog::logger>(
+          program, std::make_shared<spdlog::sinks::syslog_sink_mt>(program, 0, LOG_DAEMON, true));
+      break;
+    case LogTarget::kFile:
+      logger =
+          std::make_shared<spdlog::logger>(program, std::make_shared<spdlog::sinks::basic_file_sink_mt>(path));
+      break;
+  }
+  logger->set_level(debug ? spdlog::level::debug : spdlog::level::info);
+  logger->flush_on(spdlog::level::info);
+  logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %n[%P] %l: %v");
+  spdlog::set_default_logger(std::move(logger));
+}
+
+}  // namespace rmemfs
