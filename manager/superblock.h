@@ -24,6 +24,9 @@ namespace rmemfs {
 
 inline constexpr std::uint32_t kBlockBytes = 4096;
 inline constexpr std::uint64_t kDefaultChunkBytes = 64u << 20;
+inline constexpr std::uint64_t kMinChunkBytes = 64u << 10;
+inline constexpr std::uint64_t kMaxChunkBytes = std::uint64_t{4} << 30;
+inline constexpr std::uint32_t kMaxChunkBlocks = kMaxChunkBytes / kBlockBytes;
 
 // ext4's rule. Unknown incompat: refuse. Unknown ro_compat: refuse to write. Unknown compat: ignore.
 inline constexpr std::uint64_t kKnownCompat = 0;
