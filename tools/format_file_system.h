@@ -47,6 +47,6 @@ struct FormatReport {
 // Errors, each with a detail that is a whole sentence's subject: kInvalid (an option out of range), kExists (a file system
 // is there and !force), kNotEmpty (foreign files), kLocked (with who), kUnreachable, kDeadline, kVersion, kRefused (a
 // node), kLocalIo, kNoSpace, kAccess, kStore.
-Result<FormatReport> format_file_system(const FormatOptions& options);
+Result<Uuid> format_file_system(const FormatOptions& options, FormatReport* report = nullptr);
 
 }  // namespace rmemfs
