@@ -1,0 +1,87 @@
+#!/usr/bin/python3
+"""The manual pages: clean under mandoc, and in step with the programs.
+
+Usage: check_man.py DIRECTORY-OF-PROGRAMS. Every option that a program's --help shows (of its subcommands too) is in its
+page, and every option that the page's list items document is in --help.
+"""
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGES = {"rmemd": "rmemd.8", "rmemfs": "rmemfs.8", "mkfs.rmemfs": "mkfs.rmemfs.8", "fsck.rmemfs": "fsck.rmemfs.8",
+         "rmemctl": "rmemctl.8", "rmemfs-dump": "rmemfs-dump.8"}
+OTHER_PAGES = ["rmemfs-format.5"]
+OPTION = r"(?<![\w/.=-])(--[a-z][a-z0-9-]*|-[a-zA-Z])(?![\w])"
+
+
+def output(command):
+    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          timeout=60, check=False)
+
+
+def help_texts(program):
+    """--help, and the --help of each subcommand that it lists."""
+    first = output([program, "--help"])
+    texts = [first.stdout]
+    listed = re.split(r"^(?:Subcommands|Commands):?\s*$", first.stdout, flags=re.M | re.I)
+    for name in re.findall(r"^ {2}([a-z][a-z-]*)(?: |$)", listed[1], re.M) if len(listed) > 1 else []:
+        texts.append(output([program, name, "--help"]).stdout)
+    return first.returncode, texts
+
+
+def options_of_help(texts):
+    """The options at the start of a help text's lines, e.g. "  -n,--no-change  ..."."""
+    found = set()
+    for text in texts:
+        for line in text.splitlines():
+            head = re.match(r"\s*(-[^\s].*?)(?:\s{2,}|$)", line)
+            if head:
+                found |= set(re.findall(OPTION, head.group(1)))
+    return found
+
+
+def options_of_page(path):
+    """(all options that the page's text names, those that its list items document)"""
+    rendered = output(["mandoc", "-T", "ascii", "-O", "width=200", str(path)]).stdout
+    rendered = re.sub(r".\x08", "", rendered)
+    documented = set()
+    for line in path.read_text().splitlines():
+        if re.match(r"\.It\b.*\bFl\b", line):
+            documented |= {"-" + word for word in re.findall(r"\bFl (-?[A-Za-z0-9][a-z0-9-]*)", line)}
+    return set(re.findall(OPTION, rendered)), documented
+
+
+def main():
+    programs = Path(sys.argv[1])
+    problems = []
+    for page in [*PAGES.values(), *OTHER_PAGES]:
+        path = ROOT / "man" / page
+        if not path.is_file():
+            problems.append(f"man/{page} is missing")
+            continue
+        lint = output(["mandoc", "-T", "lint", "-W", "warning", str(path)])
+        problems += [line.replace(str(ROOT) + "/", "") for line in lint.stdout.splitlines()]
+    for name, page in PAGES.items():
+        path = ROOT / "man" / page
+        if not path.is_file():
+            continue
+        status, texts = help_texts(str(programs / name))
+        shown = options_of_help(texts)
+        if status != 0 or not shown:
+            problems.append(f"{name} --help ends with status {status} and shows {len(shown)} options")
+            continue
+        named, documented = options_of_page(path)
+        for option in sorted(shown - named - {"-h", "--help"}):
+            problems.append(f"man/{page} does not have {option}, which {name} --help shows")
+        for option in sorted(documented - shown - {"-h", "--help"}):
+            problems.append(f"man/{page} documents {option}, which {name} --help does not show")
+    for problem in problems:
+        print(problem)
+    print(f"{len(PAGES) + len(OTHER_PAGES)} pages, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
