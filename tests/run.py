@@ -157,15 +157,21 @@ def run_tests(build, names, jobs, long):
                "--test-output-size-passed", "200000", "--test-output-size-failed", "2000000"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True)
+    shown = {}
     for line in process.stdout:
         found = re.match(r"\s*\d+/\d+ Test\s+#\d+: (\S+) \.*\s*(\S.*)$", line)
         if found:
+            shown[found.group(1)] = found.group(2)
             say(f"  {build:5} {found.group(1):32} {found.group(2)}")
     process.wait()
     outcomes, labels = [], registered(build)
     if junit.exists():
         for case in ElementTree.parse(junit).getroot().iter("testcase"):
             outcomes.append(judge(build, labels.get(case.get("name"), "none"), case.get("name"), case))
+    for outcome in outcomes:
+        if outcome.status == "failed" and not outcome.reason:
+            words = re.sub(r"^\*+|\s+[\d.]+ sec$", "", shown.get(outcome.name, "")).lower()
+            outcome.reason = "" if words == "failed" else words
     reported = {outcome.name for outcome in outcomes}
     outcomes += [Outcome(build, labels.get(name, "none"), name, "failed", 0.0, reason="CTest did not report it")
                  for name in names if name not in reported]
