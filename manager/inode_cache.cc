@@ -1,0 +1,100 @@
+#include "manager/inode_cache.h"
+
+#include <algorithm>
+
+#include "manager/manager.h"
+
+namespace rmemfs {
+namespace {
+constexpr std::size_t kDropAttempts = 8;  // held inodes passed over before the cache grows instead
+}
+
+InodeCache::InodeCache(std::size_t limit, Load load)
+    : limit_per_shard_(std::max<std::size_t>(limit / kShards, 1)), load_(std::move(load)) {}
+
+Result<InodeRef> InodeCache::get(InodeNumber ino, const std::function<CommitId()>& known_commit) {
+  Shard& s = shard(ino);
+  for (;;) {
+    std::uint64_t drops;
+    {
+      MutexLock lock(s.mutex);
+      if (const auto it = s.by_number.find(ino.value()); it != s.by_number.end()) {
+        s.recent.splice(s.recent.begin(), s.recent, it->second);
+        return *it->second;
+      }
+      drops = s.drops;
+    }
+    ASSIGN_OR_RETURN(Attributes attributes, load_(ino));
+    auto inode = std::make_shared<Inode>(ino);
+    inode->attributes = attributes;
+    inode->last_commit.store(known_commit().value(), std::memory_order_relaxed);
+    MutexLock lock(s.mutex);
+    if (const auto it = s.by_number.find(ino.value()); it != s.by_number.end()) return *it->second;
+    if (s.drops != drops) continue;
+    if (s.dropped_touched) inode->touched_nodes.store(UINT64_MAX, std::memory_order_relaxed);
+    add(s, inode);
+    return inode;
+  }
+}
+
+void InodeCache::insert(const InodeRef& inode) {
+  Shard& s = shard(inode->ino);
+  MutexLock lock(s.mutex);
+  add(s, inode);
+}
+
+void InodeCache::add(Shard& s, const InodeRef& inode) {
+  s.recent.push_front(inode);
+  const bool fresh = s.by_number.emplace(inode->ino.value(), s.recent.begin()).second;
+  CHECK(fresh);
+  shrink(s);
+}
+
+void InodeCache::shrink(Shard& s) {
+  for (std::size_t i = 0; i < kDropAttempts && s.recent.size() > limit_per_shard_; ++i) {
+    const auto last = std::prev(s.recent.end());
+    if (last->use_count() > 1) {
+      s.recent.splice(s.recent.begin(), s.recent, last);
+      continue;
+    }
+    if ((*last)->touched_nodes.load(std::memory_order_relaxed) != 0) s.dropped_touched = true;
+    s.by_number.erase((*last)->ino.value());
+    s.recent.pop_back();
+    ++s.drops;
+  }
+}
+
+void InodeCache::erase(InodeNumber ino) {
+  Shard& s = shard(ino);
+  InodeRef dropped;  // destroyed after the lock
+  MutexLock lock(s.mutex);
+  const auto it = s.by_number.find(ino.value());
+  if (it == s.by_number.end()) return;
+  dropped = *it->second;
+  s.recent.erase(it->second);
+  s.by_number.erase(it);
+  ++s.drops;
+}
+
+std::size_t InodeCache::size() const {
+  std::size_t total = 0;
+  for (const Shard& s : shards_) {
+    MutexLock lock(s.mutex);
+    total += s.recent.size();
+  }
+  return total;
+}
+
+InodePairLock::InodePairLock(Inode& a, Inode& b) : first_(&a), second_(&b) {
+  if (first_ == second_) second_ = nullptr;
+  else if (second_->ino < first_->ino) std::swap(first_, second_);
+  first_->mutex.lock();
+  if (second_ != nullptr) second_->mutex.lock_same_rank();
+}
+
+InodePairLock::~InodePairLock() {
+  if (second_ != nullptr) second_->mutex.unlock();
+  first_->mutex.unlock();
+}
+
+}  // namespace rmemfs

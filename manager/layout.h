@@ -1,0 +1,57 @@
+// Pure functions on a file's Layout. They know nothing of the store: which extent records have changed is collected in
+// TouchedKeys, and emit_touched() writes them into a transaction.
+//
+// Invariants of a Layout: extents do not overlap; two neighbours that continue each other in the file and in one chunk,
+// with the same `unwritten`, are one extent. (A store written by an older run may hold unmerged ones; that is harmless.)
+// Thread-safety: the caller holds the inode's mutex.
+#pragma once
+
+#include <boost/container/small_vector.hpp>
+#include <cstdint>
+#include <vector>
+
+#include "manager/inode.h"
+#include "manager/meta_format.h"
+#include "manager/superblock.h"
+
+namespace rmemfs {
+
+class TransactionBuilder;
+
+using TouchedKeys = boost::container::small_vector<std::uint64_t, 8>;  // file offsets whose record may have changed
+
+constexpr std::uint64_t round_down_block(std::uint64_t offset) { return offset / kBlockBytes * kBlockBytes; }
+constexpr std::uint64_t round_up_block(std::uint64_t offset) { return round_down_block(offset + kBlockBytes - 1); }
+
+// The range must be a hole.
+void layout_insert(Layout& layout, const Extent& extent, TouchedKeys& touched);
+// Makes [begin, end) (block-aligned) a hole; returns what was there, in order.
+std::vector<Extent> layout_remove(Layout& layout, std::uint64_t begin, std::uint64_t end, TouchedKeys& touched);
+// The unwritten parts of [begin, end) become written.
+void layout_mark_written(Layout& layout, std::uint64_t begin, std::uint64_t end, TouchedKeys& touched);
+
+// The start of a tail that holds at most `extents` extents and nothing below `floor`.
+std::uint64_t layout_tail(const Layout& layout, std::uint64_t floor, std::size_t extents);
+
+// Calls visit(begin, end, extent or nullptr for a hole) for the runs that cover [begin, end), in order.
+template <typename Visit>
+void layout_visit(const Layout& layout, std::uint64_t begin, std::uint64_t end, Visit visit) {
+  auto it = layout.upper_bound(begin);
+  if (it != layout.begin() && std::prev(it)->second.end() > begin) --it;
+  while (begin < end) {
+    if (it == layout.end() || it->first >= end) return visit(begin, end, static_cast<const Extent*>(nullptr));
+    if (it->first > begin) {
+      visit(begin, it->first, static_cast<const Extent*>(nullptr));
+      begin = it->first;
+    }
+    const std::uint64_t stop = it->second.end() < end ? it->second.end() : end;
+    visit(begin, stop, &it->second);
+    begin = stop;
+    ++it;
+  }
+}
+
+// Puts or erases the record of each touched key, as the layout now has it.
+void emit_touched(InodeNumber ino, const Layout& layout, TouchedKeys& touched, TransactionBuilder& builder);
+
+}  // namespace rmemfs
