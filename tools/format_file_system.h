@@ -18,8 +18,6 @@
 
 namespace rmemfs {
 
-inline constexpr std::uint64_t kMinChunkBytes = 1u << 20;           // 1 MiB
-inline constexpr std::uint64_t kMaxChunkBytes = std::uint64_t{4} << 30;  // 4 GiB
 inline constexpr std::size_t kMaxLabelBytes = 64;
 inline constexpr std::size_t kMaxNodes = 1024;
 
