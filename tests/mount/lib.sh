@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034,SC2120
 # What every mount test shares: memory nodes, a file system on them, a mount, and the clean-up of all three.
 #
 # usage, first line of a test:  source "$(dirname "$0")/lib.sh"    (arguments of the test: TRANSPORT NODES)

@@ -1,0 +1,37 @@
+#!/bin/bash
+# rmemfs --local: one command makes what is missing, and the next one finds it again, also when everything was killed.
+source "$(dirname "$0")/lib.sh"
+daemon_pid() { rmemctl status --json "$MNT" | json "d['pid']"; }
+node_pid() { cat "$DIR/node.pid"; }
+free_again() { wait_for 15 flock -n "$DIR/lock" true || fail "the daemon is still there 15 s after umount"; unset "PID[daemon]"; }
+start() { within 10000 "$1" rmemfs --local 512M "$DIR" "$MNT"; PID[daemon]=$(daemon_pid); }
+start "the first rmemfs --local"
+"$HELPERS/pattern" write "$MNT/file" 20000000 8
+[ "$(cat "/proc/$(node_pid)/comm")" = rmemd ] || fail "node.pid names no rmemd"
+unmount "$MNT"
+free_again
+start "the second rmemfs --local"
+"$HELPERS/pattern" check "$MNT/file" 20000000 8 || fail "the file is gone after umount"
+pass "found again after umount"
+say "kill -9 of the mount daemon, and of both"
+for victims in mount both; do
+  "$HELPERS/pattern" write "$MNT/$victims" 5000000 9
+  kill -9 "${PID[daemon]}"
+  [ $victims = mount ] || kill -9 "$(node_pid)"
+  detach "$MNT"
+  wait_for 5 eval "! kill -0 ${PID[daemon]}"
+  start "rmemfs --local after kill -9 of $victims"
+  "$HELPERS/pattern" check "$MNT/file" 20000000 8 || fail "the file is gone after kill -9 of $victims"
+  "$HELPERS/pattern" check "$MNT/$victims" 5000000 9 || fail "the new file is gone after kill -9 of $victims"
+done
+pass "found again after kill -9"
+unmount "$MNT"
+free_again
+fsck_clean
+say "nothing is left running after umount"
+if [ -s "$DIR/node.pid" ] && [ "$(cat "/proc/$(node_pid)/comm" 2>/dev/null)" = rmemd ]; then
+  # The pool must outlive the mount; that its node does, too, is all right if it serves the next one.
+  pass "the private node goes on by itself"
+fi
+pool=$(rmemfs-dump superblock "$DIR" 2>/dev/null | grep -o '/[^ ",]*pool[^ ",]*' | head -n 1 || true)
+echo "${pool:-}" >"$WORK/pool.txt"

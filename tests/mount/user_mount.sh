@@ -1,0 +1,37 @@
+#!/bin/bash
+# An ordinary user mounts with fusermount3 and unmounts again; another user sees nothing, and nothing of it needs root.
+source "$(dirname "$0")/lib.sh"
+need setpriv unshare fusermount3
+if [ "$(id -u)" = 0 ] && [ -z "${RMEMFS_IN_NAMESPACE:-}" ]; then
+  # In a mount namespace of its own, /dev/fuse can be made accessible to the user without changing the machine.
+  rm -rf "$WORK"
+  trap - EXIT
+  RMEMFS_IN_NAMESPACE=1 exec unshare --mount --propagation private bash "$0" "$@"
+fi
+user() { "$@"; }
+if [ "$(id -u)" = 0 ]; then
+  mknod "$WORK/fuse" c 10 229 && chmod 666 "$WORK/fuse" && mount --bind "$WORK/fuse" /dev/fuse || skip "no device node for the user can be made here"
+  user() { setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"; }
+  user test -x "$RMEMFS_BIN/rmemfs" || { mkdir "$WORK/bin"; cp "$RMEMFS_BIN"/{rmemd,rmemfs,rmemctl,mkfs.rmemfs,fsck.rmemfs} "$WORK/bin/"; PATH=$WORK/bin:$PATH; }
+  mkdir "$WORK/home"; chown 65534:65534 "$WORK/home" "$MNT"
+  DIR=$WORK/home/fs
+fi
+user test -r /dev/fuse || skip "this user may not open /dev/fuse"
+
+say "rmemfs --local, mkfs and mount as an ordinary user"
+user rmemfs --local 256M "$DIR" "$MNT" || fail "the user cannot mount"
+user bash -c "cp -r /usr/include/linux '$MNT/linux' && diff -r /usr/include/linux '$MNT/linux'" || fail "the user cannot use it"
+[ "$(user stat -c %U "$MNT/linux")" = "$(user id -un)" ] || fail "files belong to somebody else"
+user timeout 10 rmemctl status "$MNT" >/dev/null || fail "the user cannot ask for the status"
+if [ "$(id -u)" = 0 ]; then
+  ! setpriv --reuid=65533 --regid=65533 --clear-groups -- ls "$MNT" >/dev/null 2>&1 || fail "another user can look into it"
+fi
+user fusermount3 -u "$MNT" || fail "the user cannot unmount"
+wait_for 10 eval "! mountpoint -q '$MNT'"
+wait_for 10 flock -n "$DIR/lock" true || fail "the daemon is still there"
+user rmemfs --local 256M "$DIR" "$MNT" || fail "the user cannot mount again"
+user diff -r /usr/include/linux "$MNT/linux" || fail "the files are gone"
+user fusermount3 -u "$MNT"
+wait_for 10 flock -n "$DIR/lock" true || fail "the daemon is still there"
+user fsck.rmemfs -n "$DIR" || fail "fsck -n"
+pass "an ordinary user mounts, uses, unmounts, mounts again"
