@@ -20,8 +20,12 @@
 // loss when its id is at or below persisted_id(): at once when the backing drains persistently, otherwise after the
 // next group commit (CommitMode) or persist().
 //
-// Threads: any thread may reserve/commit/hand over. Two own threads: the applier, and the durability thread (group
-// commit, home durability, expiry of waiters). close() joins them. Ranks: kJournalCommit, then kJournalLists.
+// Threads: any thread may reserve/commit/hand over. Own threads, joined by close():
+//   applier   applies; may block in Home::apply()
+//   home      makes the home durable; may block in Home::make_durable()
+//   syncer    group commit, on kFile only; may block in fdatasync
+//   clock     expires waiters; never blocks, so deadlines hold whatever the others wait for
+// Ranks: kJournalCommit, then kJournalLists.
 #pragma once
 
 #include <atomic>
@@ -30,9 +34,10 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "journal/home.h"
+#include "journal/slot_pool.h"
 #include "util/clock.h"
 #include "util/executor.h"
 #include "util/ids.h"
@@ -58,6 +63,8 @@ struct JournalOptions {
   std::uint32_t apply_interval_ms = 10;      // how long the applier lets transactions gather (coalescing)
   std::uint32_t durable_interval_ms = 5000;  // home is made durable at least this often when something was applied
   std::uint32_t slot_deadline_ms = 10000;    // longest wait for free slots
+  std::uint32_t persist_deadline_ms = 30000; // longest wait of persist()
+  std::uint32_t stall_deadline_ms = 60000;   // longest time without progress that checkpoint() waits
 };
 
 struct JournalStatistics {
@@ -104,8 +111,9 @@ class SlotReservation {
 
  private:
   friend class Journal;
+  SlotReservation(Journal* journal, const SlotChain& chain) : journal_(journal), chain_(chain) {}
   Journal* journal_ = nullptr;
-  std::vector<std::uint32_t> slots_;  // usually one; kept without allocation by the implementation if it matters
+  SlotChain chain_;
 };
 
 class Journal {
@@ -121,7 +129,7 @@ class Journal {
   virtual ~Journal() = default;
 
   // Takes slots for a payload of up to `payload_bytes`; suspends while there are none, at most until the deadline
-  // (kJournalFull). Never call it while holding another reservation (J6). kTooBig if it can never fit (more than
+  // (kJournalFull); kStore once the home has failed, kCancelled when the journal closes. Never call it while holding another reservation (J6). kTooBig if it can never fit (more than
   // max_payload_bytes()).
   virtual Task<Result<SlotReservation>> reserve(std::size_t payload_bytes) = 0;
   // The same without waiting: empty when there is no slot now. The fast path; awaits nothing, allocates nothing.
@@ -137,7 +145,7 @@ class Journal {
   virtual void hand_over(CommitId id) = 0;
 
   // Suspends until `id` survives the host's power loss (see Durability above). kLocalIo if the sync failed: reported
-  // to every waiter of that sync; the next call tries again.
+  // to every waiter of that sync; the next call tries again. kDeadline after persist_deadline_ms.
   virtual Task<Result<void>> persist(CommitId id) = 0;
   virtual CommitId persisted_id() const = 0;
   virtual CommitId last_id() const = 0;
@@ -146,20 +154,32 @@ class Journal {
   // Called by the applier after a batch is in the home: the overlay drops what is at or below `applied`. Set once,
   // before the first commit.
   std::function<void(CommitId applied)> on_applied;
-  // Called when persisted_id() has grown (freed space may be reused). Set once, before the first commit.
+  // Called when persisted_id() has grown (freed space may be reused): by own threads, and by persist() on its caller's
+  // thread. Two calls may overlap and come in any order; each is true. Set once, before the first commit.
   std::function<void(CommitId persisted)> on_persisted;
   // Called once if the home failed: the mount turns read-only. Set once, before the first commit.
   std::function<void(const Error&)> on_failure;
 
-  // Blocks until everything committed so far is applied and durable at home.
+  // Blocks until everything committed so far is applied and durable at home. kStore if the home failed; kDeadline when
+  // nothing moved for stall_deadline_ms (a transaction that nobody hands over).
   virtual Result<void> checkpoint() = 0;
-  // checkpoint(), then stop the threads. No commit may follow.
+  // checkpoint(), then stop the threads. No commit may follow. Destroying a journal that was not closed stops the threads
+  // without a checkpoint: what was committed stays in the slots for recovery.
   virtual Result<void> close() = 0;
   virtual JournalStatistics statistics() const = 0;
 
  private:
   friend class SlotReservation;
-  virtual void give_back(const std::vector<std::uint32_t>& slots) = 0;
+  virtual std::size_t capacity_of(const SlotChain& chain) const = 0;
+  virtual void give_back(const SlotChain& chain) = 0;
+
+ protected:
+  // For implementations: a reservation is made and opened by its journal only.
+  static SlotReservation make_reservation(Journal* journal, const SlotChain& chain) { return {journal, chain}; }
+  static SlotChain take_chain(SlotReservation& reservation) {
+    reservation.journal_ = nullptr;
+    return std::exchange(reservation.chain_, {});
+  }
 };
 
 }  // namespace rmemfs
