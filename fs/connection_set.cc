@@ -1,0 +1,127 @@
+#include "fs/connection_set.h"
+
+#include <algorithm>
+
+#include "util/log.h"
+
+namespace rmemfs {
+
+Result<ConnectionSet::Link*> ConnectionSet::link(NodeId node) {
+  const std::size_t index = node.value();
+  if (index >= links_.size()) links_.resize(index + 1);
+  Link& link = links_[index];
+  if (!link.connection) {
+    ASSIGN_OR_RETURN(link.connection, factory_(node, lane_));
+    if (on_event_fd && link.connection->event_fd() >= 0) on_event_fd(link.connection->event_fd(), node);
+  }
+  return &link;
+}
+
+Posted ConnectionSet::post(NodeId node, Operation& operation) {
+  auto found = link(node);
+  if (!found.ok()) {
+    operation.ok = false;
+    operation.error = found.error().code;
+    return Posted::kCompleted;
+  }
+  Link& link = **found;
+  const Posted posted = link.connection->post(operation);
+  if (posted == Posted::kPending) {
+    ++outstanding_;
+    link.unsent = true;
+    unsent_ = true;
+    counters.add(Counter::kRemotePending);
+  } else {
+    counters.add(Counter::kRemoteInline);
+  }
+  return posted;
+}
+
+void ConnectionSet::submit() {
+  if (!unsent_) return;
+  unsent_ = false;
+  for (Link& link : links_) {
+    if (std::exchange(link.unsent, false)) link.connection->submit();
+  }
+}
+
+bool ConnectionSet::poll(Link& link) {
+  if (!link.connection) return false;
+  // The list is taken out of the member: a resumed coroutine may post and so come back here through its driver.
+  std::vector<Operation*> done = std::move(done_);
+  done.clear();
+  link.connection->poll(done);
+  outstanding_ -= done.size();
+  const bool any = !done.empty();
+  for (Operation* operation : done) {
+    auto* batch = static_cast<OperationBatch*>(operation->owner);
+    if (--batch->remaining_ == 0) batch->waiter_.resume();
+  }
+  done_ = std::move(done);
+  return any;
+}
+
+bool ConnectionSet::poll() {
+  bool any = false;
+  for (std::size_t i = 0; i < links_.size(); ++i) {  // by index: a resumed coroutine may add a link
+    if (links_[i].connection && links_[i].connection->outstanding() > 0) any |= poll(links_[i]);
+  }
+  return any;
+}
+
+bool ConnectionSet::poll(NodeId node) {
+  return node.value() < links_.size() && poll(links_[node.value()]);
+}
+
+ConnectionStatistics ConnectionSet::statistics() const {
+  ConnectionStatistics total;
+  for (const Link& link : links_) {
+    if (!link.connection) continue;
+    const ConnectionStatistics s = link.connection->statistics();
+    total.reads += s.reads, total.writes += s.writes, total.persists += s.persists, total.swaps += s.swaps;
+    total.read_bytes += s.read_bytes, total.written_bytes += s.written_bytes;
+    total.reconnects += s.reconnects, total.failures += s.failures;
+  }
+  return total;
+}
+
+void OperationBatch::add(OperationKind kind, const Chunk& chunk, std::uint64_t offset, std::byte* buffer,
+                         std::uint64_t length) {
+  do {
+    const std::uint64_t part = std::min(length, kMaxOperationBytes);
+    Item item;
+    item.chunk = &chunk;
+    item.operation.kind = kind;
+    item.operation.region = &chunk.region;
+    item.operation.offset = offset;
+    item.operation.buffer = buffer;
+    item.operation.length_bytes = part;
+    item.operation.deadline = deadline_;
+    item.operation.owner = this;
+    operations_.push_back(item);
+    offset += part;
+    if (buffer != nullptr) buffer += part;
+    length -= part;
+  } while (length > 0);
+}
+
+bool OperationBatch::post() {
+  for (Item& item : operations_) {
+    if (item.chunk->state.load(std::memory_order_acquire) == ChunkState::kLost) {
+      item.operation.ok = false;
+      item.operation.error = Errc::kRegionLost;
+    } else if (connections_.post(item.chunk->node, item.operation) == Posted::kPending) {
+      ++remaining_;
+    }
+  }
+  return remaining_ == 0;
+}
+
+const OperationBatch::Item* OperationBatch::failed() const {
+  for (const Item& item : operations_) {
+    if (!item.operation.ok) return &item;
+  }
+  return nullptr;
+}
+
+}  // namespace rmemfs

@@ -1,0 +1,218 @@
+// Invariants:
+//   D1  Operations go only to bytes that the held range lock covers, so nothing is freed or moved under them.
+//   D2  A failed operation of a write whose fate is unknown (deadline, broken link) may still land: its target is
+//       quarantined before the lock is released, so it can never be given to another file.
+//   D3  A region that must be persisted is recorded before the write is acknowledged.
+// Not done here: retries. A Connection repeats what is safe to repeat until the deadline; past it the answer is an error.
+#include "fs/data_path.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "util/log.h"
+
+namespace rmemfs {
+namespace {
+
+constexpr std::uint64_t kEnd = UINT64_MAX;
+constexpr std::uint64_t round_down(std::uint64_t n) { return n & ~std::uint64_t{kBlockBytes - 1}; }
+constexpr std::uint64_t round_up(std::uint64_t n) { return round_down(n + kBlockBytes - 1); }
+
+alignas(4096) constexpr std::byte kZeros[16384]{};
+
+bool ambiguous(Errc error) {
+  return error == Errc::kDeadline || error == Errc::kUnreachable || error == Errc::kCancelled ||
+         error == Errc::kProtocol;
+}
+
+}  // namespace
+
+Task<RangeLock::Guard> DataPath::lock_tail(InodeRef inode, std::uint64_t offset) {
+  for (;;) {
+    const std::uint64_t begin = round_down(std::min(offset, manager_.attributes(*inode).size));
+    RangeLock::Guard guard = co_await inode->range_lock.lock(begin, kEnd, RangeLock::Mode::kExclusive);
+    if (round_down(std::min(offset, manager_.attributes(*inode).size)) >= begin) co_return guard;
+  }
+}
+
+void DataPath::add_zeros(OperationBatch& batch, const Pieces& zeros) {
+  for (const Piece& piece : zeros) {
+    if (piece.chunk == nullptr) continue;
+    for (std::uint64_t done = 0; done < piece.length;) {
+      const std::uint64_t part = std::min<std::uint64_t>(piece.length - done, sizeof kZeros);
+      batch.add(OperationKind::kWrite, *piece.chunk, piece.chunk_offset + done, const_cast<std::byte*>(kZeros), part);
+      done += part;
+    }
+  }
+}
+
+Error DataPath::note_failure(const ConnectionSet& connections, const OperationBatch& batch, const char* where) {
+  Error error(Errc::kUnreachable, where);
+  bool first = true;
+  for (const OperationBatch::Item& item : batch.items()) {
+    if (item.operation.ok) continue;
+    const_cast<ConnectionSet&>(connections).counters.add(Counter::kRemoteFailed);
+    if (item.operation.error == Errc::kRegionLost) manager_.chunk_lost(*item.chunk);
+    if (item.operation.error == Errc::kFenced) manager_.fenced();
+    if (first) error.code = item.operation.error;
+    first = false;
+  }
+  return error;
+}
+
+void DataPath::note_written(InodeNumber ino, const ConnectionSet& connections, const OperationBatch& batch) {
+  for (const OperationBatch::Item& item : batch.items()) {
+    if (DirtyRegions::needs_persist(*item.chunk)) dirty_.written(ino, connections.lane(), *item.chunk);
+  }
+}
+
+Task<Result<std::size_t>> DataPath::read(RequestContext context, InodeRef inode, std::uint64_t offset,
+                                         std::span<std::byte> to) {
+  if (offset >= kMaxFileBytes || to.empty()) co_return std::size_t{0};
+  RangeLock::Guard guard = co_await inode->range_lock.lock(round_down(offset), round_up(offset + to.size()),
+                                                           RangeLock::Mode::kShared);
+  const std::uint64_t size = manager_.attributes(*inode).size;
+  if (offset >= size) co_return std::size_t{0};
+  const std::size_t length = std::min<std::uint64_t>(to.size(), size - offset);
+  CO_ASSIGN_OR_RETURN(const Pieces pieces, manager_.map(*inode, offset, length));
+  OperationBatch batch(*context.connections, deadline());
+  for (const Piece& piece : pieces) {
+    std::byte* target = to.data() + (piece.file_offset - offset);
+    if (piece.chunk == nullptr) {
+      std::memset(target, 0, piece.length);
+    } else {
+      batch.add(OperationKind::kRead, *piece.chunk, piece.chunk_offset, target, piece.length);
+    }
+  }
+  if (!batch.empty()) {
+    co_await batch.run();
+    if (batch.failed() != nullptr) co_return note_failure(*context.connections, batch, "read");
+  }
+  co_return length;
+}
+
+Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::uint64_t offset,
+                                   std::span<const std::byte> from, bool append) {
+  if (from.empty()) co_return success();
+  RangeLock::Guard guard;
+  for (;;) {
+    const std::uint64_t size = manager_.attributes(*inode).size;
+    if (append) offset = size;
+    if (offset >= kMaxFileBytes || from.size() > kMaxFileBytes - offset) co_return Error(Errc::kTooBig, "write");
+    const bool extends = append || offset + from.size() > size;
+    const std::uint64_t begin = round_down(extends ? std::min(offset, size) : offset);
+    const std::uint64_t end = extends ? kEnd : round_up(offset + from.size());
+    guard = co_await inode->range_lock.lock(begin, end, RangeLock::Mode::kExclusive);
+    const std::uint64_t settled = manager_.attributes(*inode).size;
+    if (extends ? settled >= begin : offset + from.size() <= settled) {
+      if (append) offset = settled;
+      break;
+    }
+    guard.release();
+  }
+
+  CO_ASSIGN_OR_RETURN(const WritePlan plan, co_await manager_.plan_write(inode, offset, from.size()));
+  OperationBatch batch(*context.connections, deadline());
+  for (const Piece& piece : plan.pieces) {
+    CHECK(piece.chunk != nullptr);
+    auto* source = const_cast<std::byte*>(from.data() + (piece.file_offset - offset));
+    batch.add(OperationKind::kWrite, *piece.chunk, piece.chunk_offset, source, piece.length);
+  }
+  add_zeros(batch, plan.zeros);
+  co_await batch.run();
+  if (batch.failed() != nullptr) {
+    bool unknown = false;
+    for (const auto& item : batch.items()) unknown |= !item.operation.ok && ambiguous(item.operation.error);
+    if (unknown) {
+      manager_.quarantine(plan.pieces);
+      manager_.quarantine(plan.zeros);
+    }
+    manager_.abandon_write(plan, unknown);
+    co_return note_failure(*context.connections, batch, "write");
+  }
+  note_written(inode->ino, *context.connections, batch);
+  auto committed = co_await manager_.commit_write(inode, plan, false, context.request);
+  if (!committed.ok()) manager_.abandon_write(plan, false);
+  co_return committed;
+}
+
+Task<Result<void>> DataPath::write_zeros(RequestContext context, InodeRef inode, Pieces zeros) {
+  OperationBatch batch(*context.connections, deadline());
+  add_zeros(batch, zeros);
+  if (batch.empty()) co_return success();
+  co_await batch.run();
+  if (batch.failed() != nullptr) {
+    for (const auto& item : batch.items()) {
+      if (item.operation.ok || !ambiguous(item.operation.error)) continue;
+      manager_.quarantine(zeros);
+      break;
+    }
+    co_return note_failure(*context.connections, batch, "zero");
+  }
+  note_written(inode->ino, *context.connections, batch);
+  co_return success();
+}
+
+Task<Result<Attributes>> DataPath::truncate(RequestContext context, InodeRef inode, std::uint64_t size,
+                                            AttributeChange change) {
+  if (size > kMaxFileBytes) co_return Error(Errc::kTooBig, "truncate");
+  RangeLock::Guard guard = co_await lock_tail(inode, size);
+  CO_ASSIGN_OR_RETURN(Pieces zeros, manager_.plan_truncate(*inode, size));
+  CO_RETURN_IF_ERROR(co_await write_zeros(context, inode, std::move(zeros)));
+  co_return co_await manager_.truncate(inode, size, change, context.request);
+}
+
+Task<Result<void>> DataPath::allocate(RequestContext context, InodeRef inode, std::uint64_t offset,
+                                      std::uint64_t length, bool keep_size) {
+  if (length == 0) co_return Error(Errc::kInvalid, "allocate");
+  if (offset > kMaxFileBytes || length > kMaxFileBytes - offset) co_return Error(Errc::kTooBig, "allocate");
+  RangeLock::Guard guard = co_await lock_tail(inode, offset);
+  const std::uint64_t size = manager_.attributes(*inode).size;
+  if (!keep_size && offset + length > size) {
+    // The part of the last block behind the old end becomes part of the file: it must read as zeros.
+    CO_ASSIGN_OR_RETURN(Pieces zeros, manager_.plan_truncate(*inode, offset + length));
+    CO_RETURN_IF_ERROR(co_await write_zeros(context, inode, std::move(zeros)));
+  }
+  co_return co_await manager_.allocate(inode, offset, length, keep_size, context.request);
+}
+
+Task<Result<void>> DataPath::punch(RequestContext context, InodeRef inode, std::uint64_t offset,
+                                   std::uint64_t length) {
+  if (length == 0) co_return Error(Errc::kInvalid, "punch");
+  if (offset >= kMaxFileBytes) co_return success();
+  length = std::min(length, kMaxFileBytes - offset);
+  RangeLock::Guard guard = co_await lock_tail(inode, offset);
+  CO_ASSIGN_OR_RETURN(Pieces zeros, manager_.plan_punch(*inode, offset, length));
+  CO_RETURN_IF_ERROR(co_await write_zeros(context, inode, std::move(zeros)));
+  co_return co_await manager_.punch(inode, offset, length, context.request);
+}
+
+Task<Result<void>> DataPath::persist(InodeRef inode) {
+  const DirtyRegions::Entries entries = dirty_.snapshot(inode->ino);
+  if (!entries.empty()) {
+    // A PERSIST counts for its own connection: each lane that wrote is visited.
+    Executor& home = Executor::current();
+    Result<void> outcome;
+    std::vector<std::uint32_t> visited;
+    for (const DirtyRegions::Entry& first : entries) {
+      if (std::find(visited.begin(), visited.end(), first.lane) != visited.end()) continue;
+      visited.push_back(first.lane);
+      ConnectionSet* connections = lanes_(first.lane);
+      CHECK(connections != nullptr);
+      co_await ResumeOn{connections->executor()};
+      OperationBatch batch(*connections, deadline());
+      for (const DirtyRegions::Entry& entry : entries) {
+        if (entry.lane == first.lane) batch.add(OperationKind::kPersist, *entry.chunk, 0, nullptr, 0);
+      }
+      co_await batch.run();
+      if (batch.failed() != nullptr) outcome = note_failure(*connections, batch, "fsync");
+      if (!outcome.ok()) break;
+    }
+    co_await ResumeOn{home};
+    if (!outcome.ok()) co_return outcome;
+    dirty_.persisted(inode->ino, entries);
+  }
+  co_return co_await manager_.persist(inode);
+}
+
+}  // namespace rmemfs

@@ -1,0 +1,76 @@
+// The data path: byte ranges of a file -> pieces of chunks -> operations on memory nodes -> completions.
+//
+// Locking of ranges (Inode::range_lock), all rounded to blocks:
+//   read                                shared over the range
+//   write inside the size               exclusive over the range
+//   write that extends, truncate,       exclusive from round_down(min(offset, size)) to the end of every file
+//   punch, allocate
+// The size is looked at again once the lock is held; if the lock proves too narrow it is taken again, wider.
+// Data before metadata: a write is committed after all its operations completed. A write that failed is not committed:
+// size, times and extents stay as they were; bytes that were overwritten in place are either the old or the new ones.
+//
+// Threads: any lane, on its own ConnectionSet. No lock but range locks is held across a suspension. Every operation has
+// the deadline given at construction.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "fs/connection_set.h"
+#include "fs/dirty_regions.h"
+#include "manager/manager.h"
+#include "util/range_lock.h"
+#include "util/result.h"
+#include "util/task.h"
+
+namespace rmemfs {
+
+// For whom something is done: the lane it runs on and the caller of the system call.
+struct RequestContext {
+  ConnectionSet* connections = nullptr;
+  std::uint32_t uid = 0, gid = 0;
+  std::uint64_t request = 0;  // FUSE request number; 0: none
+};
+
+class DataPath {
+ public:
+  // `lanes` finds another lane's connections by its number, for fsync; they live as long as this object.
+  DataPath(Manager& manager, std::uint32_t deadline_ms, std::function<ConnectionSet*(std::uint32_t lane)> lanes)
+      : manager_(manager), deadline_ms_(deadline_ms), lanes_(std::move(lanes)) {}
+
+  // Fills `to` from `offset`; returns the bytes before the end of the file. Holes are zeros.
+  Task<Result<std::size_t>> read(RequestContext context, InodeRef inode, std::uint64_t offset,
+                                 std::span<std::byte> to);
+  // Writes all of `from` or fails. `append`: at the end of the file, whatever `offset` is.
+  Task<Result<void>> write(RequestContext context, InodeRef inode, std::uint64_t offset,
+                           std::span<const std::byte> from, bool append);
+  Task<Result<Attributes>> truncate(RequestContext context, InodeRef inode, std::uint64_t size,
+                                    AttributeChange change);
+  Task<Result<void>> allocate(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length,
+                              bool keep_size);
+  Task<Result<void>> punch(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length);
+  // Data and metadata of the inode survive what the mount promises.
+  Task<Result<void>> persist(InodeRef inode);
+
+  void forget(InodeNumber ino) { dirty_.forget(ino); }
+
+ private:
+  TimePoint deadline() const { return deadline_after_ms(deadline_ms_); }
+  // The lock of whatever changes the size or frees: from `offset` or the end, whichever comes first, to the end of
+  // every file. The size is settled when it returns.
+  Task<RangeLock::Guard> lock_tail(InodeRef inode, std::uint64_t offset);
+  void add_zeros(OperationBatch& batch, const Pieces& zeros);
+  // Tells the manager what a failed operation says about the node; returns the error to give the caller.
+  Error note_failure(const ConnectionSet& connections, const OperationBatch& batch, const char* where);
+  void note_written(InodeNumber ino, const ConnectionSet& connections, const OperationBatch& batch);
+  // Zeros to `zeros`, which belong to the file already.
+  Task<Result<void>> write_zeros(RequestContext context, InodeRef inode, Pieces zeros);
+
+  Manager& manager_;
+  const std::uint32_t deadline_ms_;
+  const std::function<ConnectionSet*(std::uint32_t)> lanes_;
+  DirtyRegions dirty_;
+};
+
+}  // namespace rmemfs

@@ -1,0 +1,47 @@
+#include "fs/dirty_regions.h"
+
+#include <algorithm>
+
+namespace rmemfs {
+
+void DirtyRegions::written(InodeNumber ino, std::uint32_t lane, const Chunk& chunk) {
+  Shard& s = shard(ino);
+  MutexLock lock(s.mutex);
+  const std::uint64_t version = ++s.version;
+  Entries& entries = s.inodes[ino.value()];
+  for (Entry& entry : entries) {
+    if (entry.lane == lane && entry.chunk == &chunk) {
+      entry.version = version;
+      return;
+    }
+  }
+  entries.push_back({lane, &chunk, version});
+}
+
+DirtyRegions::Entries DirtyRegions::snapshot(InodeNumber ino) const {
+  const Shard& s = shard(ino);
+  MutexLock lock(s.mutex);
+  auto it = s.inodes.find(ino.value());
+  return it == s.inodes.end() ? Entries{} : it->second;
+}
+
+void DirtyRegions::persisted(InodeNumber ino, const Entries& entries) {
+  Shard& s = shard(ino);
+  MutexLock lock(s.mutex);
+  auto it = s.inodes.find(ino.value());
+  if (it == s.inodes.end()) return;
+  std::erase_if(it->second, [&](const Entry& have) {
+    return std::any_of(entries.begin(), entries.end(), [&](const Entry& done) {
+      return done.lane == have.lane && done.chunk == have.chunk && done.version == have.version;
+    });
+  });
+  if (it->second.empty()) s.inodes.erase(it);
+}
+
+void DirtyRegions::forget(InodeNumber ino) {
+  Shard& s = shard(ino);
+  MutexLock lock(s.mutex);
+  s.inodes.erase(ino.value());
+}
+
+}  // namespace rmemfs

@@ -1,0 +1,49 @@
+// What fsync has to make persistent: per inode, the regions written since, with the lane whose connection wrote them
+// (a PERSIST covers the earlier writes of its own connection only). Regions that need nothing are never recorded.
+//
+// Entries are numbered: fsync copies them, persists them, and removes those that were not written again meanwhile. So
+// two fsyncs at once both wait for the data, and a failed one leaves its entries for the next.
+// Thread-safe; rank kLeaf. Bound: one entry per (inode with unsynced data, lane, chunk of that inode).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+#include "manager/manager.h"
+#include "util/ids.h"
+#include "util/mutex.h"
+
+namespace rmemfs {
+
+class DirtyRegions {
+ public:
+  struct Entry {
+    std::uint32_t lane;
+    const Chunk* chunk;
+    std::uint64_t version;  // of the last write
+  };
+  using Entries = std::vector<Entry>;
+
+  // True when `chunk` needs a PERSIST before its writes are as durable as its region promises.
+  static bool needs_persist(const Chunk& chunk) { return chunk.region.durability.method != PersistMethod::kNone; }
+
+  void written(InodeNumber ino, std::uint32_t lane, const Chunk& chunk);
+  Entries snapshot(InodeNumber ino) const;
+  void persisted(InodeNumber ino, const Entries& entries);
+  void forget(InodeNumber ino);  // purged
+
+ private:
+  static constexpr std::size_t kShards = 16;
+  struct alignas(64) Shard {
+    mutable Mutex mutex{LockRank::kLeaf};
+    std::unordered_map<std::uint64_t, Entries> inodes;  // guarded by mutex
+    std::uint64_t version = 0;                          // guarded by mutex
+  };
+  Shard& shard(InodeNumber ino) { return shards_[ino.value() % kShards]; }
+  const Shard& shard(InodeNumber ino) const { return shards_[ino.value() % kShards]; }
+  std::array<Shard, kShards> shards_;
+};
+
+}  // namespace rmemfs

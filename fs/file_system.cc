@@ -1,0 +1,147 @@
+// Names, attributes and references. Data is in file_system_file.cc, directory streams in file_system_dir.cc.
+#include "fs/file_system.h"
+
+#include <sys/stat.h>
+
+#include "util/log.h"
+
+namespace rmemfs {
+
+FileSystem::FileSystem(Manager& manager, const FileSystemOptions& options,
+                       std::function<ConnectionSet*(std::uint32_t lane)> lanes)
+    : manager_(manager),
+      options_(options),
+      data_(manager, options.deadline_ms, std::move(lanes)),
+      streams_(options.max_directory_streams) {}
+
+Result<void> FileSystem::writable() const {
+  if (options_.read_only) return Error(Errc::kReadOnly, "write");
+  return {};
+}
+
+Result<Attributes> FileSystem::lookup(InodeNumber parent, std::string_view name) {
+  ASSIGN_OR_RETURN(const InodeRef directory, manager_.get(parent));
+  ASSIGN_OR_RETURN(const InodeRef inode, manager_.lookup(*directory, name));
+  inodes_.add(inode->ino);
+  return manager_.attributes(*inode);
+}
+
+void FileSystem::forget(InodeNumber ino, std::uint64_t count) {
+  if (inodes_.forget(ino, count)) start_purge(ino);
+}
+
+Result<Attributes> FileSystem::getattr(InodeNumber ino) {
+  ASSIGN_OR_RETURN(const InodeRef inode, manager_.get(ino));
+  return manager_.attributes(*inode);
+}
+
+Task<Result<Attributes>> FileSystem::setattr(RequestContext context, InodeNumber ino, SetAttributes change) {
+  CO_RETURN_IF_ERROR(writable());
+  if (change.size) {
+    CO_ASSIGN_OR_RETURN(InodeRef file, regular(ino));
+    co_return co_await data_.truncate(context, std::move(file), *change.size, change.change);
+  }
+  CO_ASSIGN_OR_RETURN(InodeRef inode, manager_.get(ino));
+  co_return co_await manager_.set_attributes(std::move(inode), change.change, context.request);
+}
+
+Result<std::string> FileSystem::readlink(InodeNumber ino) {
+  ASSIGN_OR_RETURN(const InodeRef inode, manager_.get(ino));
+  return manager_.readlink(*inode);
+}
+
+Task<Result<Attributes>> FileSystem::make_node(RequestContext context, InodeNumber parent, std::string_view name,
+                                               NewNode node) {
+  CO_RETURN_IF_ERROR(writable());
+  node.uid = context.uid;
+  node.gid = context.gid;
+  CO_ASSIGN_OR_RETURN(InodeRef directory, manager_.get(parent));
+  CO_ASSIGN_OR_RETURN(const InodeRef inode, co_await manager_.make_node(directory, name, node, context.request));
+  inodes_.add(inode->ino);
+  co_return manager_.attributes(*inode);
+}
+
+Task<Result<Attributes>> FileSystem::link(RequestContext context, InodeNumber ino, InodeNumber parent,
+                                          std::string_view name) {
+  CO_RETURN_IF_ERROR(writable());
+  CO_ASSIGN_OR_RETURN(InodeRef inode, manager_.get(ino));
+  CO_ASSIGN_OR_RETURN(InodeRef directory, manager_.get(parent));
+  CO_RETURN_IF_ERROR(co_await manager_.link(inode, directory, name, context.request));
+  inodes_.add(ino);
+  co_return manager_.attributes(*inode);
+}
+
+Task<Result<void>> FileSystem::unlink(RequestContext context, InodeNumber parent, std::string_view name) {
+  CO_RETURN_IF_ERROR(writable());
+  CO_ASSIGN_OR_RETURN(InodeRef directory, manager_.get(parent));
+  CO_ASSIGN_OR_RETURN(const InodeRef gone, co_await manager_.unlink(directory, name, context.request));
+  after_unlink(gone);
+  co_return success();
+}
+
+Task<Result<void>> FileSystem::rmdir(RequestContext context, InodeNumber parent, std::string_view name) {
+  CO_RETURN_IF_ERROR(writable());
+  CO_ASSIGN_OR_RETURN(InodeRef directory, manager_.get(parent));
+  CO_ASSIGN_OR_RETURN(const InodeRef gone, co_await manager_.rmdir(directory, name, context.request));
+  after_unlink(gone);
+  co_return success();
+}
+
+Task<Result<void>> FileSystem::rename(RequestContext context, InodeNumber parent, std::string_view name,
+                                      InodeNumber new_parent, std::string_view new_name, RenameMode mode) {
+  CO_RETURN_IF_ERROR(writable());
+  CO_ASSIGN_OR_RETURN(InodeRef from, manager_.get(parent));
+  CO_ASSIGN_OR_RETURN(InodeRef to, manager_.get(new_parent));
+  CO_ASSIGN_OR_RETURN(const InodeRef gone,
+                      co_await manager_.rename(from, name, to, new_name, mode, context.request));
+  if (gone) after_unlink(gone);
+  co_return success();
+}
+
+void FileSystem::after_unlink(const InodeRef& gone) {
+  if (gone && manager_.attributes(*gone).nlink == 0 && inodes_.orphaned(gone->ino)) start_purge(gone->ino);
+}
+
+void FileSystem::start_purge(InodeNumber ino) {
+  purging_.fetch_add(1);
+  {
+    MutexLock lock(purge_mutex_);
+    purge_queue_.push_back(ino);
+    if (std::exchange(purge_running_, true)) return;
+  }
+  spawn(purge_queue());
+}
+
+Task<void> FileSystem::purge_one(InodeNumber ino) {
+  data_.forget(ino);
+  auto purged = co_await manager_.purge(ino);
+  // What could not be purged keeps its orphan record: the next mount tries again.
+  if (!purged.ok() && purged.error().code != Errc::kFenced) {
+    log::warn("inode {} could not be purged: {}", ino.value(), purged.error().message());
+  }
+}
+
+Task<void> FileSystem::purge_queue() {
+  co_await Yield{};  // the request that removed the name is answered first
+  for (;;) {
+    InodeNumber ino;
+    {
+      MutexLock lock(purge_mutex_);
+      if (purge_queue_.empty()) {
+        purge_running_ = false;
+        co_return;
+      }
+      ino = purge_queue_.front();
+      purge_queue_.pop_front();
+    }
+    co_await purge_one(ino);
+    purging_.fetch_sub(1);
+    co_await Yield{};
+  }
+}
+
+Task<void> FileSystem::purge_pending() {
+  for (InodeNumber ino : inodes_.take_orphans()) co_await purge_one(ino);
+}
+
+}  // namespace rmemfs

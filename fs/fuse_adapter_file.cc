@@ -1,0 +1,107 @@
+// Data of files.
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <unistd.h>
+
+#include "fs/fuse_reply.h"
+
+namespace rmemfs::fuse_detail {
+namespace {
+
+void op_open(fuse_req_t req, fuse_ino_t, fuse_file_info* file) noexcept {
+  const Call call(req, Counter::kOpen);
+  if (call.adapter.stateless_open) {
+    fuse_reply_err(req, ENOSYS);  // "never ask again": an open file is nothing but a reference to its inode
+    return;
+  }
+  file->fh = 0;
+  file->keep_cache = 1;
+  fuse_reply_open(req, file);
+}
+
+Task<void> do_read(Call call, InodeNumber ino, std::uint64_t offset, std::size_t size) {
+  const std::span<std::byte> to = call.buffer.data().first(size);
+  const auto result = co_await call.files().read(call.context, ino, offset, to);
+  if (!result.ok()) {
+    reply_error(call, result.error());
+    co_return;
+  }
+  call.count(Counter::kReadBytes, *result);
+  fuse_reply_buf(call.request, reinterpret_cast<const char*>(to.data()), *result);
+}
+
+void op_read(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t offset, fuse_file_info*) noexcept {
+  Call call(req, Counter::kRead);
+  // The kernel keeps to max_write for reads too (max_pages); a longer one is answered short, which it handles.
+  size = std::min(size, kMaxRequestData);
+  spawn(do_read(std::move(call), InodeNumber(ino), static_cast<std::uint64_t>(offset), size));
+}
+
+Task<void> do_write(Call call, InodeNumber ino, std::uint64_t offset, std::span<const std::byte> from, bool append) {
+  const auto result = co_await call.files().write(call.context, ino, offset, from, append);
+  if (!result.ok()) {
+    reply_error(call, result.error());
+    co_return;
+  }
+  call.count(Counter::kWrittenBytes, from.size());
+  fuse_reply_write(call.request, from.size());
+}
+
+void op_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t size, off_t offset,
+              fuse_file_info* file) noexcept {
+  // Pages of a mapping written back keep their place whatever the file was opened with.
+  const bool append = (file->flags & O_APPEND) != 0 && file->writepage == 0;
+  const std::span<const std::byte> from(reinterpret_cast<const std::byte*>(data), size);
+  spawn(do_write(Call(req, Counter::kWrite), InodeNumber(ino), static_cast<std::uint64_t>(offset), from, append));
+}
+
+Task<void> do_fsync(Call call, InodeNumber ino) {
+  const auto result = co_await call.files().fsync(ino);
+  reply_status(call, result);
+}
+// fdatasync is fsync: size and extents must be durable either way, and they are in the same journal.
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int, fuse_file_info*) noexcept {
+  spawn(do_fsync(Call(req, Counter::kFsync), InodeNumber(ino)));
+}
+
+Task<void> do_fallocate(Call call, InodeNumber ino, FileSystem::Fallocate mode, std::uint64_t offset,
+                        std::uint64_t length) {
+  const auto result = co_await call.files().fallocate(call.context, ino, mode, offset, length);
+  reply_status(call, result);
+}
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int flags, off_t offset, off_t length, fuse_file_info*) noexcept {
+  Call call(req, Counter::kFallocate);
+  FileSystem::Fallocate mode;
+  switch (flags) {
+    case 0: mode = FileSystem::Fallocate::kExtend; break;
+    case FALLOC_FL_KEEP_SIZE: mode = FileSystem::Fallocate::kKeepSize; break;
+    case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE: mode = FileSystem::Fallocate::kPunchHole; break;
+    default: return reply_error(call, Error(Errc::kNotSupported, "fallocate"));
+  }
+  spawn(do_fallocate(std::move(call), InodeNumber(ino), mode, static_cast<std::uint64_t>(offset),
+                     static_cast<std::uint64_t>(length)));
+}
+
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, fuse_file_info*) noexcept {
+  const Call call(req, Counter::kSeek);
+  if ((whence != SEEK_DATA && whence != SEEK_HOLE) || offset < 0) {
+    return reply_error(call, Error(Errc::kInvalid, "lseek"));
+  }
+  const auto found = call.files().seek(InodeNumber(ino), static_cast<std::uint64_t>(offset), whence == SEEK_HOLE);
+  if (found.ok()) fuse_reply_lseek(req, static_cast<off_t>(*found));
+  else reply_error(call, found.error());
+}
+
+}  // namespace
+
+void set_file_operations(fuse_lowlevel_ops& table) {
+  table.open = op_open;
+  table.read = op_read;
+  table.write = op_write;
+  table.fsync = op_fsync;
+  table.fsyncdir = op_fsync;
+  table.fallocate = op_fallocate;
+  table.lseek = op_lseek;
+}
+
+}  // namespace rmemfs::fuse_detail

@@ -1,0 +1,66 @@
+// A mounted file system: the FUSE session, its lanes, and their end.
+//
+// Life: mount() -> serve() -> [the kernel ends it, or unmount()] -> drain() -> destroyed.
+// Threads: the main thread only; the callbacks run on lanes.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fs/file_system.h"
+#include "fs/fuse_adapter.h"
+#include "fs/fuse_lane.h"
+#include "util/result.h"
+
+namespace rmemfs {
+
+struct FuseMountOptions {
+  std::string source;                       // shown by findmnt
+  std::string mountpoint;
+  std::vector<std::string> kernel_options;  // such as "nosuid"; already known to libfuse
+  unsigned lanes = 0;                       // 0: one per core that the process may use
+  PollMode poll = PollMode::kAdaptive;
+  unsigned spin_us = 0;
+  FuseAdapterOptions adapter;
+};
+
+class FuseMount {
+ public:
+  // The lanes exist from here on (their connections can be found), the mount appears with mount().
+  FuseMount(const FuseMountOptions& options, ConnectionFactory factory);
+  ~FuseMount();
+
+  // Called on a lane. Set before serve().
+  std::function<void()> on_serving;  // the kernel's INIT is answered
+  std::function<void()> on_ended;    // unmounted, or the connection was aborted
+
+  Result<void> mount(FileSystem& files);
+  void serve();  // starts the lanes
+  // Detaches the mount point, also when files are open; what is open goes on until it is closed.
+  void unmount();
+  // Waits until every request is answered and every purge is done, at most until `deadline`, and ends the lanes. New
+  // requests are not read any more. False if something was still under way.
+  bool drain(TimePoint deadline);
+
+  std::size_t lane_count() const { return lane_count_; }
+  ConnectionSet* connections(std::uint32_t lane);
+  Executor& executor(std::uint32_t lane) { return *lanes_.at(lane); }
+  // Sums over the lanes, by counter. Any thread, from serve() to drain().
+  std::uint64_t counter(Counter counter) const;
+
+ private:
+  Result<UniqueFd> clone_device() const;
+
+  const FuseMountOptions options_;
+  const ConnectionFactory factory_;
+  std::size_t lane_count_ = 0;
+  FileSystem* files_ = nullptr;
+  std::unique_ptr<FuseAdapter> adapter_;
+  fuse_session* session_ = nullptr;
+  bool mounted_ = false;
+  std::vector<std::unique_ptr<FuseLane>> lanes_;
+};
+
+}  // namespace rmemfs
