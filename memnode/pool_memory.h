@@ -1,0 +1,70 @@
+// The bytes behind a pool: an anonymous memory file, a file in /dev/shm or on hugetlbfs, or persistent memory.
+//
+// A new file is formed under PATH.forming and gets its name by publish(), so a node killed in between leaves nothing that
+// looks like a pool. Its room is reserved when it is made: no store into it can fail later with SIGBUS.
+// One process holds a pool at a time (flock). Thread-safety: as memory; open and publish by one thread.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "memnode/pool_format.h"
+#include "transport/connection.h"
+#include "util/pmem.h"
+#include "util/result.h"
+#include "util/unique_fd.h"
+
+namespace rmemfs {
+
+struct PoolOptions {
+  std::string path;              // empty: anonymous
+  bool persistent = false;       // `path` is mapped by libpmem
+  std::uint64_t data_bytes = 0;  // to lend; 0: what the existing pool has
+  std::function<void()> after_persist;  // tests look at the bytes here; called with no lock that they could want
+};
+
+class PoolMemory {
+ public:
+  // kInvalid (no size for a new pool, or another size than the pool has), kExists (PATH is not a pool), kLocked,
+  // kNoSpace, kNoMemory, and what check_superblock returns. The detail says all of it.
+  static Result<std::unique_ptr<PoolMemory>> open(const PoolOptions& options);
+  ~PoolMemory();
+  PoolMemory(const PoolMemory&) = delete;
+
+  std::span<std::byte> bytes() const { return bytes_; }
+  int fd() const { return fd_.get(); }
+  bool fresh() const { return fresh_; }                    // all zeros, to be formatted
+  const PoolLayout& layout() const { return layout_; }
+  DurabilityDescriptor durability() const;
+  bool keeps_contents() const { return persistent_; }      // over a restart of the host
+
+  // Stores made before this call come before those made after it, also for whoever finds the memory after our death;
+  // on persistent memory they are persistent when it returns. kLocalIo.
+  Result<void> persist(const void* address, std::size_t length);
+  Result<void> zero(std::uint64_t offset, std::uint64_t length);
+  // Gives a fresh, formatted file its name. kLocked when another node was faster.
+  Result<void> publish();
+
+ private:
+  PoolMemory() = default;
+  static Result<std::unique_ptr<PoolMemory>> open_anonymous(const PoolOptions& options);
+  static Result<std::unique_ptr<PoolMemory>> open_existing(const PoolOptions& options, UniqueFd fd);
+  static Result<std::unique_ptr<PoolMemory>> open_new(const PoolOptions& options);
+  Result<void> map(const std::string& path, std::uint64_t size);
+
+  std::string path_, forming_;
+  UniqueFd fd_;
+  std::unique_ptr<PersistentMemory> pmem_;
+  std::span<std::byte> bytes_;
+  PoolLayout layout_;
+  bool fresh_ = false, persistent_ = false, anonymous_ = false;
+  std::function<void()> after_persist_;
+};
+
+// The host's boot id: memory that is not persistent keeps nothing across its change. Zeros when it cannot be read.
+std::array<std::byte, 16> host_boot_id();
+
+}  // namespace rmemfs
