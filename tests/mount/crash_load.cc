@@ -46,12 +46,18 @@ class Chooser {
   std::optional<Operation> next(std::uint64_t number) {
     Operation op;
     op.number = number;
-    const std::string file = any('f'), dir = any('d');
+    const std::string file = any('f');
     std::uint64_t dice = below(100);
-    if (tree_.size() > kMaxObjects && dice < 60) dice = 83;
+    if (tree_.size() > kMaxObjects && dice < 40) dice = 83;
+    if (tree_.size() > 2 * kMaxObjects && dice < 60) dice = 99;  // too many directories
     if (tree_.size() < 8 || dice < 12) return with(op, "create", fresh(), "-", dice % 2 ? 0644 : 0600);
     if (dice < 15) return with(op, "mkdir", fresh(), "-", 0755);
     if (dice < 18) return with(op, "symlink", fresh(), "../target-" + std::to_string(number));
+    if (dice >= 82 && dice < 88) {  // symlinks too, or they would crowd out everything else
+      const std::string name = below(4) && !file.empty() ? file : any('l');
+      return name.empty() ? std::nullopt : with(op, "unlink", name);
+    }
+    if (dice >= 97) return directory(op, dice < 99);
     if (file.empty()) return std::nullopt;
     const std::size_t size = tree_.at(file)->data.size();
     if (dice < 48) {
@@ -66,15 +72,9 @@ class Chooser {
     if (dice < 77) return with(op, "chmod", file, "-", 0600 + below(64));
     if (dice < 79) return with(op, "utime", file, "-", 1000000000 + below(500000000));
     if (dice < 82) return with(op, "link", file, fresh());
-    if (dice < 88) return with(op, "unlink", file);
     if (dice < 92) return with(op, "rename", file, fresh());
     if (dice < 95) return two_files(op, file, "rename");
-    if (dice < 97) return two_files(op, file, "exchange");
-    if (dir.empty()) return std::nullopt;
-    if (dice < 99) return with(op, "rename", dir, "d" + std::to_string(number));
-    auto inside = tree_.lower_bound(dir + "/");
-    bool empty = inside == tree_.end() || inside->first.compare(0, dir.size() + 1, dir + "/") != 0;
-    return empty ? with(op, "rmdir", dir) : std::nullopt;
+    return two_files(op, file, "exchange");
   }
 
  private:
@@ -86,6 +86,15 @@ class Chooser {
     op.x = x;
     op.y = y;
     return op;
+  }
+
+  std::optional<Operation> directory(const Operation& op, bool rename) {
+    const std::string dir = any('d');
+    if (dir.empty()) return std::nullopt;
+    if (rename) return with(op, "rename", dir, "d" + std::to_string(op.number));
+    auto inside = tree_.lower_bound(dir + "/");
+    bool empty = inside == tree_.end() || inside->first.compare(0, dir.size() + 1, dir + "/") != 0;
+    return empty ? with(op, "rmdir", dir) : std::nullopt;
   }
 
   std::optional<Operation> two_files(const Operation& op, const std::string& file, const char* verb) {

@@ -13,7 +13,7 @@ for ((i = 0; i < kills; i++)); do
   sleep 1
   start_node "$victim"
   before=$(acknowledged)
-  wait_for 10 eval "[ \"\$(cat $WORK/ops.* | grep -c ^ack)\" -gt $((before + 200)) ]" || fail "I/O does not go on after node $victim came back"
+  wait_for 15 eval "[ \"\$(cat $WORK/ops.* | grep -c ^ack)\" -gt $((before + 50)) ]" || fail "I/O does not go on after node $victim came back: $before operations then, $(acknowledged) now, $(cat "$WORK/load.log")"
   pass "I/O goes on after kill -9 and restart of node $victim"
   alive "${PID[load]}" || fail "the load ended"
 done

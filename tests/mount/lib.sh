@@ -171,6 +171,7 @@ cleanup() {
   if [ $status != 0 ] && [ $status != 77 ]; then
     for file in "$WORK"/*.log; do [ -s "$file" ] && { echo "== ${file##*/}"; tail -n 15 "$file"; } >&2; done
   fi
+  exec 2>/dev/null   # the shell would tell of every process that is killed
   # The mount first, so that nothing waits for it; then everything else.
   for name in mount "${!PID[@]}"; do
     pid=${PID[$name]:-}
