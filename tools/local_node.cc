@@ -1,0 +1,128 @@
+#include "tools/local_node.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <thread>
+#include <vector>
+
+#include "control/node_client.h"
+#include "util/clock.h"
+#include "util/log.h"
+#include "util/unique_fd.h"
+
+namespace rmemfs {
+namespace {
+
+constexpr std::uint32_t kStartMs = 10000, kStopMs = 5000;
+
+std::string socket_of(const LocalNode& node) { return node.directory + "/node.sock"; }
+
+Result<NodeDescription> describe(const LocalNode& node) {
+  ASSIGN_OR_RETURN(auto client, NodeClient::make("shm:" + socket_of(node)));
+  return client->describe(2000);
+}
+
+// rmemd beside this program, otherwise by PATH.
+std::string find_rmemd() {
+  char path[4096];
+  const ssize_t length = ::readlink("/proc/self/exe", path, sizeof path - 1);
+  if (length > 0) {
+    std::string own(path, static_cast<std::size_t>(length));
+    const std::string folder = own.substr(0, own.rfind('/'));
+    for (const std::string& candidate : {folder + "/rmemd", folder + "/../sbin/rmemd"}) {
+      if (::access(candidate.c_str(), X_OK) == 0) return candidate;
+    }
+  }
+  return "rmemd";
+}
+
+std::string last_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line, last;
+  while (std::getline(file, line)) {
+    if (!line.empty()) last = line;
+  }
+  return last;
+}
+
+Error failed(const LocalNode& node, const std::string& why) {
+  return Error(Errc::kUnreachable, "private memory node", why + " (" + node.directory + "/node.log)");
+}
+
+}  // namespace
+
+std::string new_local_pool() { return "/dev/shm/rmemfs-" + Uuid::random().to_string() + ".pool"; }
+
+Result<void> start_local_node(const LocalNode& node) {
+  if (describe(node).ok()) return {};
+  const std::string program = find_rmemd();
+  const std::string size = std::to_string(node.size_bytes), listen = "unix:" + socket_of(node);
+  const std::string log_path = node.directory + "/node.log";
+  UniqueFd log_file(::open(log_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!log_file.valid()) return Error(errc_from_errno(errno), "private memory node", log_path);
+  // Its own session: neither a terminal's hang-up nor the mount's death ends it. Every other descriptor is O_CLOEXEC.
+  posix_spawn_file_actions_t files;
+  posix_spawn_file_actions_init(&files);
+  posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_adddup2(&files, log_file.get(), 1);
+  posix_spawn_file_actions_adddup2(&files, log_file.get(), 2);
+  posix_spawn_file_actions_addclosefrom_np(&files, 3);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  sigset_t none, all;
+  sigemptyset(&none);
+  sigfillset(&all);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setsigdefault(&attributes, &all);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  std::vector<std::string> words = {"rmemd", "--size", size, "--pool", node.pool, "--listen", listen};
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  pid_t child = 0;
+  const int error = ::posix_spawnp(&child, program.c_str(), &files, &attributes, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&files);
+  posix_spawnattr_destroy(&attributes);
+  if (error != 0) return Error(errc_from_errno(error), "private memory node", program);
+  const TimePoint deadline = deadline_after_ms(kStartMs);
+  for (;;) {
+    if (describe(node).ok()) break;
+    // SIGCHLD may be ignored: then an ended child is nobody's, and waitpid says so.
+    const pid_t ended = ::waitpid(child, nullptr, WNOHANG);
+    if (ended == child || (ended < 0 && errno == ECHILD)) return failed(node, last_line(log_path));
+    if (MonoClock::now() >= deadline) {
+      ::kill(child, SIGTERM);
+      return failed(node, "it does not answer");
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  std::ofstream(node.directory + "/node.pid") << child << "\n";
+  return {};
+}
+
+void stop_local_node(const LocalNode& node) {
+  const auto description = describe(node);
+  if (!description.ok() || description->pid == 0) return;
+  const auto pid = static_cast<pid_t>(description->pid);
+  if (::kill(pid, SIGTERM) != 0) return;
+  const TimePoint deadline = deadline_after_ms(kStopMs);
+  while (MonoClock::now() < deadline) {
+    // A child of ours is reaped; somebody else's (an earlier mount's) is gone when the signal finds nobody.
+    if (::waitpid(pid, nullptr, WNOHANG) == pid || ::kill(pid, 0) != 0) {
+      ::unlink((node.directory + "/node.pid").c_str());
+      return;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  log::warn("the private memory node, pid {}, does not end", pid);
+}
+
+}  // namespace rmemfs

@@ -1,0 +1,32 @@
+// The private memory node of `rmemfs --local`: an rmemd that serves one file system over DIR/node.sock.
+//
+// It is found by asking the socket, never by a pid file (DIR/node.pid is for people). It outlives a killed mount, so
+// the next mount finds it; when it was killed too it is started again and re-adopts its pool file, which is in memory
+// (/dev/shm) until the machine restarts. A clean unmount ends it with SIGTERM; the pool file stays.
+// Blocks; main thread only.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "manager/superblock.h"
+#include "util/result.h"
+
+namespace rmemfs {
+
+inline constexpr const char* kLocalNodeAddress = "shm:node.sock";  // relative to DIR
+
+struct LocalNode {
+  std::string directory;
+  std::string pool;             // path of the pool file
+  std::uint64_t size_bytes = 0;
+};
+
+// Returns once the node answers. kUnreachable with the last line of DIR/node.log when it does not start.
+Result<void> start_local_node(const LocalNode& node);
+// Asks it to end and waits for that, for a few seconds. A node that does not answer is left alone.
+void stop_local_node(const LocalNode& node);
+// A name for a new pool file.
+std::string new_local_pool();
+
+}  // namespace rmemfs

@@ -1,0 +1,419 @@
+#include "tools/mount_daemon.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+#include "control/admin.h"
+#include "fs/fuse_mount.h"
+#include "manager/manager.h"
+#include "recovery/recover.h"
+#include "tools/format_file_system.h"
+#include "tools/lost_files.h"
+#include "util/log.h"
+
+namespace rmemfs {
+namespace {
+
+constexpr std::uint32_t kBusyUnmountMs = 5000;  // how long SIGTERM waits for open files after detaching the mount
+constexpr std::size_t kLostFilesLimit = 10000;
+
+// Wakes the main thread from lanes and helper threads.
+class Events {
+ public:
+  Events() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) { CHECK(fd_.valid()); }
+  void raise(std::atomic<bool>& flag) {
+    flag.store(true);
+    const std::uint64_t one = 1;
+    [[maybe_unused]] auto written = ::write(fd_.get(), &one, sizeof one);
+  }
+  int fd() const { return fd_.get(); }
+  void clear() {
+    std::uint64_t value;
+    [[maybe_unused]] auto got = ::read(fd_.get(), &value, sizeof value);
+  }
+  std::atomic<bool> ended{false}, fenced{false};
+
+ private:
+  UniqueFd fd_;
+};
+
+bool survives_power_loss(const std::vector<NodeStatus>& nodes) {
+  for (const NodeStatus& node : nodes) {
+    if (node.durability.durability == Durability::kVolatile) return false;
+  }
+  return true;
+}
+
+// One line, for the log and rmemctl: what a returned fsync survives.
+std::string survival(const std::vector<NodeStatus>& nodes) {
+  std::string text = "a returned fsync survives the death of the mount daemon and of a memory node's process";
+  if (survives_power_loss(nodes)) {
+    text += ", and power loss of every host";
+  } else {
+    text += "; names and attributes survive power loss of this host; file data does not survive power loss or restart "
+            "of a memory node's host (volatile memory, one replica)";
+  }
+  return text;
+}
+
+std::string_view health_name(NodeHealth health) {
+  switch (health) {
+    case NodeHealth::kUnknown: return "unknown";
+    case NodeHealth::kAlive: return "alive";
+    case NodeHealth::kUnreachable: return "unreachable";
+    case NodeHealth::kRestartedEmpty: return "restarted empty";
+  }
+  return "unknown";
+}
+
+std::string_view durability_name(Durability durability) {
+  switch (durability) {
+    case Durability::kVolatile: return "volatile";
+    case Durability::kSaved: return "saved";
+    case Durability::kPersistent: return "persistent";
+  }
+  return "unknown";
+}
+
+class MountDaemon {
+ public:
+  explicit MountDaemon(const MountJob& job) : job_(job) {}
+
+  Result<void> run(const std::function<void()>& on_serving);
+
+ private:
+  Result<void> prepare_local();
+  Result<void> open();
+  Result<void> mount();
+  Result<void> start_admin();
+  void wait_for_end(int signals);
+  void end();
+  AdminStatus status() const;
+  AdminCounters counters() const;
+  std::vector<AdminNode> nodes() const;
+
+  const MountJob& job_;
+  const TimePoint started_ = MonoClock::now();
+  Events events_;
+  std::optional<LocalNode> local_;
+  UniqueFd lock_;
+  // In the order of their making; destroyed the other way round.
+  std::optional<RecoveredStore> store_;
+  std::unique_ptr<BlockingPool> pool_;
+  std::unique_ptr<Manager> manager_;
+  std::unique_ptr<FileSystem> files_;
+  std::unique_ptr<FuseMount> mount_;
+  std::unique_ptr<AdminServer> admin_;
+};
+
+Result<void> MountDaemon::prepare_local() {
+  auto superblock = load_superblock(job_.directory);
+  if (superblock.ok()) {
+    if (superblock->local_bytes == 0) {
+      if (!job_.local_bytes) return {};
+      return Error(Errc::kInvalid, "", job_.directory + " was not made by --local; mount it without");
+    }
+    local_ = LocalNode{job_.directory, superblock->local_pool, superblock->local_bytes};
+    return start_local_node(*local_);
+  }
+  if (!job_.local_bytes) return superblock.error();
+  if (superblock.error().code != Errc::kNotFormatted) return superblock.error();
+  local_ = LocalNode{job_.directory, new_local_pool(), *job_.local_bytes};
+  RETURN_IF_ERROR(start_local_node(*local_));
+  FormatOptions format;
+  format.directory = job_.directory;
+  format.nodes = {kLocalNodeAddress};
+  format.local_bytes = local_->size_bytes;
+  format.local_pool = local_->pool;
+  auto formatted = format_file_system(format);
+  if (!formatted.ok()) {
+    stop_local_node(*local_);
+    ::unlink(local_->pool.c_str());
+    return formatted.error();
+  }
+  return {};
+}
+
+Result<void> MountDaemon::open() {
+  RETURN_IF_ERROR(prepare_local());
+  const std::string purpose = "mounted on " + job_.mountpoint + " by rmemfs, pid " + std::to_string(::getpid());
+  ASSIGN_OR_RETURN(lock_, lock_directory(job_.directory, LockMode::kExclusive, purpose));
+
+  const MountOptions& options = job_.options;
+  RecoverOptions recovery;
+  ManagerOptions manager;
+  if (options.cache_bytes) {
+    recovery.metastore.block_cache_bytes = *options.cache_bytes / 2;
+    recovery.metastore.write_buffer_bytes = std::max<std::size_t>(*options.cache_bytes / 4, 2u << 20);
+    manager.inode_cache_entries = std::max<std::size_t>(*options.cache_bytes / 4 / 512, 1024);
+  }
+  recovery.journal.mode = options.sync_commit ? CommitMode::kSync : CommitMode::kGroup;
+  recovery.journal.commit_interval_ms = options.commit_ms;
+  recovery.journal.slot_deadline_ms = options.deadline_ms;
+  ASSIGN_OR_RETURN(RecoveredStore recovered, recover(job_.directory, recovery));
+  store_.emplace(std::move(recovered));
+
+  pool_ = std::make_unique<BlockingPool>(4);
+  manager.directory = job_.directory;
+  manager.deadline_ms = options.deadline_ms;
+  manager.sync_commit = options.sync_commit;
+  manager.degraded = options.degraded;
+  ASSIGN_OR_RETURN(manager_, Manager::open(store_->superblock, *store_->metastore, *store_->journal, *pool_, manager));
+  manager_->on_fenced = [this] { events_.raise(events_.fenced); };
+  if (options.require_persistent && !survives_power_loss(manager_->nodes())) {
+    return Error(Errc::kInvalid, "", "require=persistent: a memory node's memory is volatile");
+  }
+  return {};
+}
+
+Result<void> MountDaemon::mount() {
+  const MountOptions& options = job_.options;
+  FuseMountOptions mount;
+  mount.source = job_.directory;
+  mount.mountpoint = job_.mountpoint;
+  mount.kernel_options = options.kernel;
+  if (options.read_only) mount.kernel_options.emplace_back("ro");
+  if (options.allow_other || ::geteuid() == 0) mount.kernel_options.emplace_back("allow_other");
+  mount.lanes = options.lanes;
+  mount.poll = options.poll;
+  mount.spin_us = options.spin_us;
+  mount.adapter.attribute_timeout_s = options.attribute_timeout_s;
+  mount.adapter.entry_timeout_s = options.entry_timeout_s;
+
+  ConnectOptions connect;
+  connect.session.file_system = store_->superblock.uuid;
+  connect.session.epoch = store_->superblock.epoch;
+  connect.file_system_key = store_->superblock.key;
+  connect.connect_timeout_ms = std::min<std::uint32_t>(options.deadline_ms, connect.connect_timeout_ms);
+  Manager* const manager = manager_.get();
+  auto factory = [connect, manager](NodeId node, std::uint32_t lane) -> Result<std::unique_ptr<Connection>> {
+    ConnectOptions own = connect;
+    own.session.lane = lane;
+    ASSIGN_OR_RETURN(const NodeAddress address, NodeAddress::parse(manager->address(node)));
+    return make_connection(address, own);
+  };
+  mount_ = std::make_unique<FuseMount>(mount, factory);
+  FuseMount* const lanes = mount_.get();
+  FileSystemOptions files;
+  files.deadline_ms = options.deadline_ms;
+  files.read_only = options.read_only;
+  files_ = std::make_unique<FileSystem>(*manager_, files,
+                                        [lanes](std::uint32_t lane) { return lanes->connections(lane); });
+  return mount_->mount(*files_);
+}
+
+Result<void> MountDaemon::start_admin() {
+  AdminHandlers handlers;
+  handlers.status = [this] { return status(); };
+  handlers.counters = [this] { return counters(); };
+  handlers.nodes = [this] { return nodes(); };
+  handlers.lost_files = [this] {
+    return lost_files(*store_->metastore, kLostFilesLimit, deadline_after_ms(10000));
+  };
+  ASSIGN_OR_RETURN(admin_, AdminServer::start(job_.directory, std::move(handlers)));
+  return {};
+}
+
+AdminStatus MountDaemon::status() const {
+  AdminStatus out;
+  const SpaceStatistics space = manager_->space();
+  out.uuid = store_->superblock.uuid.to_string();
+  out.directory = job_.directory;
+  out.mountpoint = job_.mountpoint;
+  out.version = RMEMFS_VERSION;
+  out.state = manager_->is_fenced() ? "fenced" : job_.options.read_only ? "read-only" : "serving";
+  out.survives = survival(manager_->nodes());
+  out.pid = static_cast<std::uint64_t>(::getpid());
+  out.epoch = store_->superblock.epoch.value();
+  out.lanes = mount_->lane_count();
+  out.total_bytes = space.total_bytes;
+  out.free_bytes = space.free_bytes;
+  out.inodes = space.inodes;
+  out.lost_bytes = space.lost_bytes;
+  out.uptime_seconds = std::chrono::duration<double>(MonoClock::now() - started_).count();
+  return out;
+}
+
+AdminCounters MountDaemon::counters() const {
+  AdminCounters out;
+  const auto add = [&out](std::string name, std::uint64_t value) {
+    out.emplace_back(std::move(name), static_cast<double>(value));
+  };
+  for (std::size_t i = 0; i < kCounterCount; ++i) {
+    add(std::string(kCounterNames[i]), mount_->counter(static_cast<Counter>(i)));
+  }
+  const JournalStatistics journal = store_->journal->statistics();
+  add("journal.transactions", journal.transactions);
+  add("journal.drains", journal.drains);
+  add("journal.syncs", journal.syncs);
+  add("journal.modifications", journal.modifications);
+  add("journal.home_writes", journal.home_writes);
+  add("journal.home_batches", journal.home_batches);
+  add("journal.home_durable", journal.home_durable);
+  add("journal.slots_total", journal.slots_total);
+  add("journal.slots_free", journal.slots_free);
+  add("journal.slots_in_flight", journal.slots_in_flight);
+  add("journal.slots_in_flight_max", journal.slots_in_flight_max);
+  add("journal.slot_waits", journal.slot_waits);
+  add("journal.last_id", journal.last_id.value());
+  add("journal.applied_id", journal.applied_id.value());
+  add("journal.durable_id", journal.durable_id.value());
+  add("journal.persisted_id", journal.persisted_id.value());
+  if (journal.home_writes > 0) {
+    out.emplace_back("journal.coalescing_ratio",
+                     static_cast<double>(journal.modifications) / static_cast<double>(journal.home_writes));
+  }
+  add("inodes.referenced", files_->referenced_inodes());
+  add("inodes.purging", files_->purging());
+  add("metastore.overlay_entries", store_->metastore->overlay_entries());
+  add("metastore.bytes", store_->metastore->approximate_bytes());
+  return out;
+}
+
+std::vector<AdminNode> MountDaemon::nodes() const {
+  std::vector<AdminNode> out;
+  for (const NodeStatus& node : manager_->nodes()) {
+    AdminNode one;
+    one.id = node.id.value();
+    one.address = node.address;
+    one.health = health_name(node.health);
+    one.durability = durability_name(node.durability.durability);
+    one.pool_bytes = node.pool_bytes;
+    one.free_bytes = node.free_bytes;
+    one.leased_bytes = node.leased_bytes;
+    one.used_bytes = node.used_bytes;
+    one.lost_bytes = node.lost_bytes;
+    one.chunks = node.chunks;
+    one.seconds_since_answer = node.seconds_since_answer;
+    out.push_back(std::move(one));
+  }
+  return out;
+}
+
+void MountDaemon::wait_for_end(int signals) {
+  bool detached = false;
+  TimePoint give_up = kNoDeadline;
+  while (!events_.ended.load() && MonoClock::now() < give_up) {
+    pollfd fds[] = {{signals, POLLIN, 0}, {events_.fd(), POLLIN, 0}};
+    ::poll(fds, 2, detached ? 50 : -1);
+    if ((fds[1].revents & POLLIN) != 0) events_.clear();
+    bool asked = events_.fenced.load();
+    if ((fds[0].revents & POLLIN) != 0) {
+      signalfd_siginfo info;
+      if (::read(signals, &info, sizeof info) == sizeof info) {
+        log::info("signal {}: unmounting {}", info.ssi_signo, job_.mountpoint);
+        asked = true;
+      }
+    }
+    if (!asked || detached) continue;
+    detached = true;
+    // What programs left in the kernel's cache (mappings) is written back while the mount still serves.
+    if (!events_.fenced.load()) {
+      UniqueFd root(::open(job_.mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+      if (root.valid()) ::syncfs(root.get());
+    }
+    mount_->unmount();
+    give_up = deadline_after_ms(kBusyUnmountMs);
+  }
+  if (!events_.ended.load()) log::warn("{} was unmounted while files were open", job_.mountpoint);
+}
+
+void MountDaemon::end() {
+  admin_.reset();
+  if (mount_) {
+    mount_->unmount();
+    if (!mount_->drain(deadline_after_ms(job_.options.deadline_ms + 2000))) {
+      log::warn("requests were still under way at the end of the mount");
+    }
+    if (!manager_->is_fenced()) {
+      LoopExecutor loop;
+      loop.run(files_->purge_pending());
+    }
+  }
+  if (manager_) manager_->close();
+  if (store_ && store_->journal) {
+    auto closed = store_->journal->close();
+    if (!closed.ok()) log::error("closing the journal: {}", closed.error().message());
+  }
+  mount_.reset();
+  files_.reset();
+  manager_.reset();
+  pool_.reset();
+  store_.reset();
+  lock_.reset();
+  if (local_) stop_local_node(*local_);
+}
+
+Task<void> purge_orphans(Manager& manager, Executor& lane) {
+  co_await ResumeOn{lane};
+  auto purged = co_await manager.purge_orphans();
+  if (!purged.ok()) log::warn("files deleted before a crash could not all be purged: {}", purged.error().message());
+}
+
+Result<void> MountDaemon::run(const std::function<void()>& on_serving) {
+  // The threads made from here on inherit the mask: signals are this thread's.
+  sigset_t handled;
+  sigemptyset(&handled);
+  for (int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&handled, number);
+  ::sigprocmask(SIG_BLOCK, &handled, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+  UniqueFd signals(::signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signals.valid()) return Error(errc_from_errno(errno), "signalfd");
+
+  Result<void> ready = open();
+  if (ready.ok()) ready = mount();
+  if (ready.ok()) ready = start_admin();
+  if (!ready.ok()) {
+    end();
+    return ready;
+  }
+  std::atomic<bool> announced{false};
+  mount_->on_serving = [&] {
+    log::info("{} is mounted on {}: {} lanes, epoch {}; {}", job_.directory, job_.mountpoint, mount_->lane_count(),
+              store_->superblock.epoch.value(), survival(manager_->nodes()));
+    spawn(purge_orphans(*manager_, mount_->executor(0)));
+    on_serving();
+    announced.store(true);
+  };
+  mount_->on_ended = [this] { events_.raise(events_.ended); };
+  mount_->serve();
+  wait_for_end(signals.get());
+  const bool fenced = events_.fenced.load();
+  end();
+  if (fenced) return Error(Errc::kFenced, "mount", job_.directory);
+  if (!announced.load()) return Error(Errc::kCancelled, "mount", job_.mountpoint);
+  log::info("{} is unmounted", job_.mountpoint);
+  return {};
+}
+
+}  // namespace
+
+Result<void> check_mountpoint(const std::string& mountpoint) {
+  struct stat st;
+  if (::stat(mountpoint.c_str(), &st) == 0) {
+    if (!S_ISDIR(st.st_mode)) return Error(Errc::kNotDirectory, "mount point", mountpoint);
+    return {};
+  }
+  if (errno == ENOTCONN) {
+    return Error(Errc::kInvalid, "",
+                 "mount point " + mountpoint + " is a stale mount whose daemon is gone; run: umount -l " + mountpoint);
+  }
+  return Error(errc_from_errno(errno), "mount point", mountpoint);
+}
+
+Result<void> run_mount(const MountJob& job, const std::function<void()>& on_serving) {
+  MountDaemon daemon(job);
+  return daemon.run(on_serving);
+}
+
+}  // namespace rmemfs
