@@ -75,15 +75,23 @@ void layout_mark_written(Layout& layout, std::uint64_t begin, std::uint64_t end,
   }
 }
 
-std::uint64_t layout_tail(const Layout& layout, std::uint64_t floor, std::size_t extents) {
-  std::uint64_t start = UINT64_MAX;
-  for (auto it = layout.rbegin(); it != layout.rend() && extents != 0; ++it, --extents) {
-    if (it->second.end() <= floor) return floor;
-    start = it->first;
-    if (start <= floor) return floor;
+std::uint64_t layout_tail(const Layout& layout, std::uint64_t begin, std::uint64_t end, std::size_t extents) {
+  std::uint64_t start = end;
+  for (auto it = layout.lower_bound(end); it != layout.begin() && start > begin;) {
+    --it;
+    if (it->second.end() <= begin) break;
+    if (extents-- == 0) return start;
+    start = std::max(it->first, begin);
   }
-  const bool all = extents != 0 || (!layout.empty() && layout.begin()->first == start);
-  return all ? floor : start;
+  return begin;
+}
+
+std::size_t layout_count(const Layout& layout, std::uint64_t begin, std::uint64_t end, std::size_t limit) {
+  std::size_t count = 0;
+  auto it = layout.upper_bound(begin);
+  if (it != layout.begin() && std::prev(it)->second.end() > begin) --it;
+  for (; it != layout.end() && it->first < end && count < limit; ++it) ++count;
+  return count;
 }
 
 void emit_touched(InodeNumber ino, const Layout& layout, TouchedKeys& touched, TransactionBuilder& builder) {

@@ -30,8 +30,10 @@ std::vector<Extent> layout_remove(Layout& layout, std::uint64_t begin, std::uint
 // The unwritten parts of [begin, end) become written.
 void layout_mark_written(Layout& layout, std::uint64_t begin, std::uint64_t end, TouchedKeys& touched);
 
-// The start of a tail that holds at most `extents` extents and nothing below `floor`.
-std::uint64_t layout_tail(const Layout& layout, std::uint64_t floor, std::size_t extents);
+// The start of the longest tail of [begin, end) that touches at most `extents` extents: what a bounded transaction frees.
+std::uint64_t layout_tail(const Layout& layout, std::uint64_t begin, std::uint64_t end, std::size_t extents);
+// Number of extents that [begin, end) touches; counts no further than `limit`.
+std::size_t layout_count(const Layout& layout, std::uint64_t begin, std::uint64_t end, std::size_t limit);
 
 // Calls visit(begin, end, extent or nullptr for a hole) for the runs that cover [begin, end), in order.
 template <typename Visit>

@@ -4,6 +4,7 @@
 // Threads: any lane. Methods that return Task may suspend (journal slots, space); the others never wait but may read the
 // local disk. Lock order: kRename, then kInode (lower number first), then the rest as in util/mutex.h.
 // Arguments passed by view or reference must stay alive until the Task is done.
+// A directory's size is 4096, whatever it holds, and it has no blocks; a symlink's size is its target's length.
 // Errors: those that POSIX names for each call, plus kJournalFull, kStore, kCorrupt, kReadOnly (after a home failure).
 // Permission checks are the kernel's (default_permissions).
 #pragma once
@@ -108,6 +109,8 @@ struct ManagerOptions {
   bool sync_commit = false;               // -o commit=sync: every operation awaits persist() before it returns
   bool degraded = false;                  // mount although a node does not answer
   std::size_t inode_cache_entries = 262144;
+  // How a node's control client is made; NodeClient::make unless given (tests give nodes in memory).
+  std::function<Result<std::unique_ptr<NodeClient>>(const std::string& address)> make_node_client;
 };
 
 class Manager {
@@ -167,7 +170,8 @@ class Manager {
   virtual Result<Pieces> plan_truncate(Inode& inode, std::uint64_t size) = 0;
   virtual Task<Result<Attributes>> truncate(InodeRef inode, std::uint64_t size, AttributeChange change,
                                             std::uint64_t request) = 0;
-  // fallocate(2), mode 0 or KEEP_SIZE: unwritten extents in the holes of the range.
+  // fallocate(2), mode 0 or KEEP_SIZE: unwritten extents in the holes of the range. When it makes the file larger, the
+  // zeros of plan_truncate(offset + length) must have been written first, as for a growing truncate.
   virtual Task<Result<void>> allocate(InodeRef inode, std::uint64_t offset, std::uint64_t length, bool keep_size,
                                       std::uint64_t request) = 0;
   // PUNCH_HOLE: whole blocks are freed; the caller writes zeros to the partial edges first (plan_punch).

@@ -1,0 +1,63 @@
+// Attributes, and the durability of what was acknowledged.
+#include <sys/stat.h>
+
+#include "manager/manager_impl.h"
+
+namespace rmemfs {
+namespace {
+
+Result<void> check_change(const AttributeChange& change) {
+  for (const auto* time : {&change.atime, &change.mtime, &change.ctime}) {
+    if (*time && (*time)->nanoseconds >= 1000000000) return Error(Errc::kInvalid, "set attributes");
+  }
+  return success();
+}
+
+}  // namespace
+
+void apply_change(Attributes& attributes, const AttributeChange& change, Timestamp now) {
+  if (change.mode) attributes.mode = (attributes.mode & S_IFMT) | (*change.mode & 07777);
+  if (change.uid) attributes.uid = *change.uid;
+  if (change.gid) attributes.gid = *change.gid;
+  if (change.atime) attributes.atime = *change.atime;
+  if (change.mtime) attributes.mtime = *change.mtime;
+  attributes.ctime = change.ctime.value_or(now);
+}
+
+Attributes ManagerImpl::attributes(Inode& inode) {
+  MutexLock lock(inode.mutex);
+  return inode.attributes;
+}
+
+Task<Result<Attributes>> ManagerImpl::set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) {
+  CO_RETURN_IF_ERROR(check_change(change));
+  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes));
+  Attributes result;
+  CommitId id;
+  {
+    MutexLock lock(inode->mutex);
+    if (inode->attributes.mode == 0) co_return Error(Errc::kNotFound, "set attributes");
+    apply_change(inode->attributes, change, now_timestamp());
+    result = inode->attributes;
+    TransactionBuilder builder;
+    put_inode(builder, result);
+    id = commit(std::move(slots), builder, request, {inode.get()});
+  }
+  CO_RETURN_IF_ERROR(co_await settle(id));
+  co_return result;
+}
+
+Task<Result<void>> ManagerImpl::persist(InodeRef inode) {
+  const CommitId id(inode->last_commit.load(std::memory_order_acquire));
+  if (id <= journal_.persisted_id()) co_return success();
+  co_return co_await journal_.persist(id);
+}
+
+Task<Result<void>> ManagerImpl::persist_all() { co_return co_await journal_.persist(journal_.last_id()); }
+
+void ManagerImpl::fenced() {
+  if (fenced_.exchange(true, std::memory_order_acq_rel)) return;
+  if (on_fenced) on_fenced();
+}
+
+}  // namespace rmemfs

@@ -1,0 +1,212 @@
+// The manager's inside. Its methods are spread over manager_*.cc by family; this is what they share.
+//
+// How each operation runs:
+//   1  slots for its transaction are reserved before any lock (journal J6)
+//   2  inodes are locked, lower number first; what it depends on is read or read again
+//   3  the change is made in memory and in a TransactionBuilder
+//   4  commit(): journal, overlay, last_commit, hand-over; nothing after the journal's commit can fail
+//   5  locks are dropped; with sync_commit, the transaction's persistence is awaited
+// Invariants:
+//   N1  In-memory inodes, layouts and counters are what the committed transactions say, whenever their lock is free.
+//   N2  An inode number or chunk number is used only after a counter above it is in the same or an earlier transaction.
+//   N3  Space is freed in the allocator under the id of the transaction that freed it, after its commit.
+//   N4  A chunk is in the chunk map before any extent names it, and its record has a lower commit id.
+//   N5  Background work holds a count in background_; close() waits until it is zero, and none starts after it.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <unordered_set>
+
+#include "manager/chunk_map.h"
+#include "manager/extent_allocator.h"
+#include "manager/inode_cache.h"
+#include "manager/layout.h"
+#include "manager/manager.h"
+#include "manager/node_set.h"
+
+namespace rmemfs {
+
+class ManagerImpl final : public Manager {
+ public:
+  ManagerImpl(const Superblock& superblock, Metastore& metastore, Journal& journal, BlockingPool& pool,
+              const ManagerOptions& options);
+  ~ManagerImpl() override;
+  Result<void> start();
+
+  Result<InodeRef> get(InodeNumber ino) override;
+  Attributes attributes(Inode& inode) override;
+  Task<Result<Attributes>> set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) override;
+
+  Result<InodeRef> lookup(Inode& parent, std::string_view name) override;
+  Task<Result<InodeRef>> make_node(InodeRef parent, std::string_view name, NewNode node,
+                                   std::uint64_t request) override;
+  Task<Result<void>> link(InodeRef inode, InodeRef parent, std::string_view name, std::uint64_t request) override;
+  Task<Result<InodeRef>> unlink(InodeRef parent, std::string_view name, std::uint64_t request) override;
+  Task<Result<InodeRef>> rmdir(InodeRef parent, std::string_view name, std::uint64_t request) override;
+  Task<Result<InodeRef>> rename(InodeRef parent, std::string_view name, InodeRef new_parent, std::string_view new_name,
+                                RenameMode mode, std::uint64_t request) override;
+  Result<std::string> readlink(Inode& inode) override;
+  Result<std::vector<DirectoryEntry>> read_directory(Inode& directory, DirectoryCursor& cursor,
+                                                     std::size_t limit) override;
+
+  Task<Result<void>> purge(InodeNumber ino) override;
+  Task<Result<void>> purge_orphans() override;
+
+  Result<Pieces> map(Inode& inode, std::uint64_t offset, std::uint64_t length) override;
+  Task<Result<WritePlan>> plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length) override;
+  Task<Result<void>> commit_write(InodeRef inode, const WritePlan& plan, bool clear_set_id,
+                                  std::uint64_t request) override;
+  void abandon_write(const WritePlan& plan, bool ambiguous) override;
+  void quarantine(const Pieces& pieces) override;
+
+  Result<Pieces> plan_truncate(Inode& inode, std::uint64_t size) override;
+  Task<Result<Attributes>> truncate(InodeRef inode, std::uint64_t size, AttributeChange change,
+                                    std::uint64_t request) override;
+  Task<Result<void>> allocate(InodeRef inode, std::uint64_t offset, std::uint64_t length, bool keep_size,
+                              std::uint64_t request) override;
+  Result<Pieces> plan_punch(Inode& inode, std::uint64_t offset, std::uint64_t length) override;
+  Task<Result<void>> punch(InodeRef inode, std::uint64_t offset, std::uint64_t length, std::uint64_t request) override;
+  Result<std::uint64_t> seek(Inode& inode, std::uint64_t offset, bool hole) override;
+
+  Task<Result<void>> persist(InodeRef inode) override;
+  Task<Result<void>> persist_all() override;
+
+  SpaceStatistics space() override;
+  std::vector<NodeStatus> nodes() override;
+  std::string address(NodeId node) const override;
+  NodeHealth health(NodeId node) const override;
+  void chunk_lost(const Chunk& chunk) override;
+  void fenced() override;
+  bool is_fenced() const override { return fenced_.load(std::memory_order_acquire); }
+
+  void close() override;
+
+ private:
+  // manager_open.cc
+  Result<void> load_counters();
+  Result<void> load_chunks();
+
+  // manager_commit.cc
+  Result<void> readable() const;  // kFenced
+  Result<void> writable() const;  // kFenced, kReadOnly
+  Task<Result<SlotReservation>> room(std::size_t bytes);
+  CommitId commit(SlotReservation slots, TransactionBuilder& builder, std::uint64_t request,
+                  std::initializer_list<Inode*> inodes);
+  // The same, when the transaction uses the new number `ino` (N2).
+  CommitId commit_with_number(SlotReservation slots, TransactionBuilder& builder, std::uint64_t request,
+                              std::initializer_list<Inode*> inodes, InodeNumber ino);
+  Task<Result<void>> settle(CommitId id);   // awaits persistence with sync_commit
+  Result<Layout*> layout_of(Inode& inode);  // under the inode's mutex
+
+  // manager_names.cc
+  Result<std::optional<Dirent>> find_dirent(InodeNumber parent, std::string_view name);
+  void drop_name(Inode& child, Timestamp now, TransactionBuilder& builder);
+  Result<void> try_make(const InodeRef& parent, std::string_view name, const NewNode& node, const InodeRef& child,
+                        SlotReservation slots, std::uint64_t request, CommitId& id);
+  Result<bool> try_remove(const InodeRef& parent, std::string_view name, bool directory, SlotReservation& slots,
+                          std::uint64_t request, InodeRef& child, CommitId& id);
+  Task<Result<InodeRef>> remove_name(InodeRef parent, std::string_view name, bool directory, std::uint64_t request);
+  Result<CommitId> try_link(const InodeRef& inode, const InodeRef& parent, std::string_view name,
+                            SlotReservation slots, std::uint64_t request);
+
+  // manager_rename.cc
+  struct Renaming;
+  Result<bool> inside(InodeNumber directory, const InodeRef& maybe_inside);
+  Result<bool> try_rename(Renaming& r);
+  Result<void> check_replaced(const Attributes& source, const Attributes& target) const;
+
+  // manager_layout.cc
+  Result<std::size_t> count_extents(Inode& inode, std::uint64_t begin, std::uint64_t end);
+  std::vector<SpaceRun> remove_range(Inode& inode, std::uint64_t begin, std::uint64_t end, TransactionBuilder& builder);
+  void freed(std::span<const SpaceRun> runs, CommitId id);
+  Task<Result<bool>> truncate_step(InodeRef inode, std::uint64_t size, const AttributeChange& change,
+                                   std::uint64_t request);
+  Task<Result<bool>> punch_step(InodeRef inode, std::uint64_t begin, std::uint64_t& end, std::uint64_t request);
+  Result<Pieces> written_parts(Inode& inode, std::initializer_list<std::pair<std::uint64_t, std::uint64_t>> ranges);
+
+  // manager_purge.cc
+  Task<Result<bool>> purge_step(InodeRef inode);
+
+  // manager_allocate.cc
+  Task<Result<void>> fill_holes(InodeRef inode, std::uint64_t begin, std::uint64_t end, std::uint64_t request);
+  Task<Result<void>> insert_unwritten(InodeRef inode, std::span<const Extent> extents, std::uint64_t request);
+
+  // manager_space.cc
+  Task<Result<std::vector<SpaceRun>>> reserve_space(std::uint64_t blocks, SpaceHint hint);
+  Result<void> lease_until(std::uint64_t free_blocks);  // blocks
+  Result<void> lease_from(Node& node);                  // blocks; under lease_mutex_
+  Result<CommitId> commit_blocking(TransactionBuilder& builder);
+  void lease_ahead();
+  void reconcile_leases(Node& node);                    // blocks
+  void compare_generation(Node& node, Generation generation, std::uint64_t chunks_before);
+  void record_lost(std::vector<Chunk*> lost);
+  void in_background(std::function<void()> work);
+
+  // Constant after construction.
+  const Superblock superblock_;
+  Metastore& metastore_;
+  Journal& journal_;
+  BlockingPool& pool_;
+  const ManagerOptions options_;
+  const std::size_t extents_per_step_;  // that one transaction changes
+  std::unique_ptr<NodeSet> nodes_;
+
+  // With their own synchronization.
+  ChunkMap chunks_;
+  // Shared with the journal's callbacks, which may outlive the manager.
+  const std::shared_ptr<ExtentAllocator> allocator_ = std::make_shared<ExtentAllocator>();
+  const std::shared_ptr<std::atomic<bool>> failed_ = std::make_shared<std::atomic<bool>>(false);
+  InodeCache cache_;
+  std::atomic<std::uint64_t> next_inode_{2};
+  std::atomic<std::uint64_t> inodes_{1};
+  std::atomic<std::uint64_t> next_chunk_{1};     // changed under lease_mutex_
+  std::atomic<bool> fenced_{false};
+  std::atomic<bool> leasing_ahead_{false};
+  Mutex rename_mutex_{LockRank::kRename};        // moves of directories
+  std::mutex lease_mutex_;                       // one lease at a time; held over calls to nodes, never on a lane
+
+  Mutex number_mutex_{LockRank::kChunkMap};
+  std::atomic<std::uint64_t> inode_limit_{0};    // changed under number_mutex_: committed next_inode
+
+  Mutex orphan_mutex_{LockRank::kLeaf};
+  std::unordered_set<std::uint64_t> live_orphans_;  // guarded by orphan_mutex_: lost their name in this mount
+
+  std::mutex background_mutex_;
+  std::condition_variable background_done_;
+  std::size_t background_ = 0;                   // guarded by background_mutex_
+  bool closing_ = false;                         // guarded by background_mutex_
+};
+
+inline constexpr std::uint64_t kDirectorySize = 4096;  // st_size of every directory
+
+// Bytes of a transaction's payload, as bounds for reservations.
+inline constexpr std::size_t kInodeBytes = 8 + 9 + 128;
+inline constexpr std::size_t kCounterBytes = 8 + 16 + 8;
+inline constexpr std::size_t kOrphanBytes = 8 + 9;
+inline constexpr std::size_t kExtentStepBytes = 224;  // puts after splits, an erase, a run of the bitmap
+constexpr std::size_t dirent_bytes(std::string_view name) { return 8 + 17 + name.size() + 16; }
+
+// ctime becomes now unless given.
+void apply_change(Attributes& attributes, const AttributeChange& change, Timestamp now);
+void put_inode(TransactionBuilder& builder, const Attributes& attributes);
+// Merges of the chunks' bitmaps for `runs`.
+void merge_bitmaps(TransactionBuilder& builder, std::span<const SpaceRun> runs, bool set);
+SpaceRun run_of(const Extent& extent);
+
+// Locks up to four inodes, which may be the same or null, lower number first.
+class InodeSetLock {
+ public:
+  InodeSetLock(std::initializer_list<Inode*> inodes);
+  ~InodeSetLock();
+  InodeSetLock(const InodeSetLock&) = delete;
+  InodeSetLock& operator=(const InodeSetLock&) = delete;
+
+ private:
+  std::array<Inode*, 4> held_{};
+  std::size_t count_ = 0;
+};
+
+}  // namespace rmemfs

@@ -1,0 +1,172 @@
+// Truncate, punch, seek: whatever changes the layout without moving data.
+//
+// Freeing goes from the end in bounded transactions, each of which lowers the size (truncate) to where it has freed, so
+// that a crash in between leaves a file that is whole up to its size and has nothing beyond it.
+#include <algorithm>
+
+#include "manager/manager_impl.h"
+
+namespace rmemfs {
+namespace {
+
+// Where a punched range ends in whole blocks: what lies beyond the end of the file need not be kept.
+std::uint64_t punch_end(std::uint64_t end, std::uint64_t size) {
+  return end >= size ? round_up_block(end) : round_down_block(end);
+}
+
+Result<void> check_range(std::uint64_t offset, std::uint64_t length) {
+  if (length == 0) return Error(Errc::kInvalid, "range");
+  if (offset > kMaxFileBytes || length > kMaxFileBytes - offset) return Error(Errc::kTooBig, "range");
+  return success();
+}
+
+}  // namespace
+
+Result<std::size_t> ManagerImpl::count_extents(Inode& inode, std::uint64_t begin, std::uint64_t end) {
+  MutexLock lock(inode.mutex);
+  ASSIGN_OR_RETURN(const Layout* layout, layout_of(inode));
+  return layout_count(*layout, begin, end, extents_per_step_);
+}
+
+// Under the inode's mutex, its layout loaded.
+std::vector<SpaceRun> ManagerImpl::remove_range(Inode& inode, std::uint64_t begin, std::uint64_t end,
+                                                TransactionBuilder& builder) {
+  TouchedKeys touched;
+  std::vector<SpaceRun> runs;
+  for (const Extent& extent : layout_remove(*inode.layout, begin, end, touched)) {
+    runs.push_back(run_of(extent));
+    const std::uint64_t blocks = extent.length / kBlockBytes;
+    inode.attributes.blocks -= std::min(blocks, inode.attributes.blocks);
+  }
+  emit_touched(inode.ino, *inode.layout, touched, builder);
+  merge_bitmaps(builder, runs, false);
+  return runs;
+}
+
+void ManagerImpl::freed(std::span<const SpaceRun> runs, CommitId id) {
+  if (runs.empty()) return;
+  allocator_->free_after(runs, id);
+  // It may have become persistent before the allocator heard of it.
+  allocator_->persisted(journal_.persisted_id());
+}
+
+Result<Pieces> ManagerImpl::written_parts(
+    Inode& inode, std::initializer_list<std::pair<std::uint64_t, std::uint64_t>> ranges) {
+  Pieces pieces;
+  for (const auto& [begin, end] : ranges) {
+    if (begin >= end) continue;
+    ASSIGN_OR_RETURN(const Pieces found, map(inode, begin, end - begin));
+    for (const Piece& piece : found) {
+      if (piece.chunk != nullptr) pieces.push_back(piece);
+    }
+  }
+  return pieces;
+}
+
+Result<Pieces> ManagerImpl::plan_truncate(Inode& inode, std::uint64_t size) {
+  RETURN_IF_ERROR(writable());
+  if (size > kMaxFileBytes) return Error(Errc::kTooBig, "truncate");
+  const std::uint64_t old = attributes(inode).size;
+  return written_parts(inode, {{old, std::min(round_up_block(old), size)}});
+}
+
+// True when the size is reached.
+Task<Result<bool>> ManagerImpl::truncate_step(InodeRef inode, std::uint64_t size, const AttributeChange& change,
+                                              std::uint64_t request) {
+  const std::uint64_t keep = round_up_block(size);
+  CO_ASSIGN_OR_RETURN(const std::size_t extents, count_extents(*inode, keep, UINT64_MAX));
+  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes + extents * kExtentStepBytes));
+  bool last;
+  CommitId id;
+  std::vector<SpaceRun> runs;
+  {
+    MutexLock lock(inode->mutex);
+    CO_ASSIGN_OR_RETURN(const Layout* layout, layout_of(*inode));
+    const std::uint64_t start = layout_tail(*layout, keep, UINT64_MAX, extents);
+    last = start == keep;
+    TransactionBuilder builder;
+    runs = remove_range(*inode, start, UINT64_MAX, builder);
+    Attributes& a = inode->attributes;
+    a.size = last ? size : std::min(a.size, start);
+    if (last) {
+      const Timestamp now = now_timestamp();
+      a.mtime = now;
+      apply_change(a, change, now);
+    }
+    put_inode(builder, a);
+    id = commit(std::move(slots), builder, request, {inode.get()});
+  }
+  freed(runs, id);
+  co_return last;
+}
+
+Task<Result<Attributes>> ManagerImpl::truncate(InodeRef inode, std::uint64_t size, AttributeChange change,
+                                               std::uint64_t request) {
+  if (size > kMaxFileBytes) co_return Error(Errc::kTooBig, "truncate");
+  for (bool done = false; !done;) {
+    CO_ASSIGN_OR_RETURN(done, co_await truncate_step(inode, size, change, request));
+  }
+  CO_RETURN_IF_ERROR(co_await settle(CommitId(inode->last_commit.load())));
+  co_return attributes(*inode);
+}
+
+Result<Pieces> ManagerImpl::plan_punch(Inode& inode, std::uint64_t offset, std::uint64_t length) {
+  RETURN_IF_ERROR(writable());
+  RETURN_IF_ERROR(check_range(offset, length));
+  const std::uint64_t stop = offset + length;
+  const std::uint64_t first = round_up_block(offset);
+  const std::uint64_t last = punch_end(stop, attributes(inode).size);
+  if (last < first) return written_parts(inode, {{offset, stop}});
+  return written_parts(inode, {{offset, std::min(first, stop)}, {last, stop}});
+}
+
+// Frees the end of [begin, end) and moves `end` there. True when nothing is left.
+Task<Result<bool>> ManagerImpl::punch_step(InodeRef inode, std::uint64_t begin, std::uint64_t& end,
+                                           std::uint64_t request) {
+  CO_ASSIGN_OR_RETURN(const std::size_t extents, count_extents(*inode, begin, end));
+  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes + extents * kExtentStepBytes));
+  CommitId id;
+  std::vector<SpaceRun> runs;
+  {
+    MutexLock lock(inode->mutex);
+    CO_ASSIGN_OR_RETURN(const Layout* layout, layout_of(*inode));
+    const std::uint64_t start = layout_tail(*layout, begin, end, extents);
+    TransactionBuilder builder;
+    runs = remove_range(*inode, start, end, builder);
+    end = start;
+    inode->attributes.mtime = inode->attributes.ctime = now_timestamp();
+    put_inode(builder, inode->attributes);
+    id = commit(std::move(slots), builder, request, {inode.get()});
+  }
+  freed(runs, id);
+  co_return end == begin;
+}
+
+Task<Result<void>> ManagerImpl::punch(InodeRef inode, std::uint64_t offset, std::uint64_t length,
+                                      std::uint64_t request) {
+  CO_RETURN_IF_ERROR(check_range(offset, length));
+  const std::uint64_t begin = round_up_block(offset);
+  std::uint64_t end = std::max(punch_end(offset + length, attributes(*inode).size), begin);
+  for (bool done = false; !done;) {
+    CO_ASSIGN_OR_RETURN(done, co_await punch_step(inode, begin, end, request));
+  }
+  co_return co_await settle(CommitId(inode->last_commit.load()));
+}
+
+Result<std::uint64_t> ManagerImpl::seek(Inode& inode, std::uint64_t offset, bool hole) {
+  RETURN_IF_ERROR(readable());
+  MutexLock lock(inode.mutex);
+  const std::uint64_t size = inode.attributes.size;
+  if (offset >= size) return Error(Errc::kNoSuchOffset, "seek");
+  ASSIGN_OR_RETURN(const Layout* layout, layout_of(inode));
+  std::optional<std::uint64_t> found;
+  layout_visit(*layout, offset, size, [&](std::uint64_t begin, std::uint64_t, const Extent* extent) {
+    const bool is_hole = extent == nullptr || extent->unwritten;
+    if (!found && is_hole == hole) found = begin;
+  });
+  if (found) return *found;
+  if (hole) return size;  // the end of a file is a hole
+  return Error(Errc::kNoSuchOffset, "seek");
+}
+
+}  // namespace rmemfs

@@ -1,0 +1,260 @@
+// Space and nodes: leasing chunks, releasing what a crash left leased, and chunks whose node lost them.
+//
+// A chunk is leased by one thread at a time, under lease_mutex_, on helper threads only. Its number is the lease's tag.
+// A crash between the lease and the commit of the chunk leaves a lease that the chunk map does not know: the next mount
+// finds it in the node's list and releases it.
+#include <algorithm>
+
+#include "manager/manager_impl.h"
+#include "util/log.h"
+
+namespace rmemfs {
+namespace {
+
+constexpr int kSpaceRounds = 64;                 // of waiting for space that others keep taking
+constexpr std::uint64_t kRoomyPoolChunks = 4;    // lease ahead only where this many chunks are left to lend
+constexpr std::size_t kChunkBytes = 8 + 9 + 64;  // of a transaction
+
+Result<void> check_lease(const LeasedRegion& region, std::uint64_t minimum, std::uint64_t maximum) {
+  if (region.length_bytes < minimum || region.length_bytes > maximum || region.length_bytes % kBlockBytes != 0 ||
+      region.generation == Generation() || region.durability > 2 || region.persist_method > 3) {
+    return Error(Errc::kProtocol, "lease");
+  }
+  return success();
+}
+
+}  // namespace
+
+Task<Result<std::vector<SpaceRun>>> ManagerImpl::reserve_space(std::uint64_t blocks, SpaceHint hint) {
+  std::vector<SpaceRun> runs;
+  for (int round = 0; round < kSpaceRounds; ++round) {
+    if (allocator_->allocate(blocks, hint, runs)) co_return runs;
+    // Freed space first: it waits only for its transaction to be persistent.
+    if (const CommitId newest = allocator_->newest_pending(); newest != CommitId()) {
+      CO_RETURN_IF_ERROR(co_await journal_.persist(newest));
+      allocator_->persisted(journal_.persisted_id());
+      if (allocator_->allocate(blocks, hint, runs)) co_return runs;
+    }
+    const auto lease = [this, blocks] { return lease_until(blocks); };
+    const Result<void> leased = co_await pool_.run(lease);
+    if (leased.ok()) continue;
+    if (allocator_->allocate(blocks, hint, runs)) co_return runs;
+    if (allocator_->newest_pending() != CommitId()) continue;  // somebody freed something meanwhile
+    co_return leased.error();
+  }
+  co_return Error(Errc::kNoSpace, "write");
+}
+
+Result<void> ManagerImpl::lease_until(std::uint64_t free_blocks) {
+  std::lock_guard lock(lease_mutex_);
+  while (allocator_->free_blocks() < free_blocks) {
+    RETURN_IF_ERROR(writable());
+    std::vector<Node*> candidates;
+    for (const auto& node : nodes_->nodes()) {
+      const NodeHealth health = node->health.load(std::memory_order_relaxed);
+      const bool answers = health == NodeHealth::kAlive || health == NodeHealth::kRestartedEmpty;
+      if (answers && node->free_bytes.load(std::memory_order_relaxed) >= kMinChunkBytes) candidates.push_back(node.get());
+    }
+    std::sort(candidates.begin(), candidates.end(), [](const Node* a, const Node* b) {
+      return a->free_bytes.load(std::memory_order_relaxed) > b->free_bytes.load(std::memory_order_relaxed);
+    });
+    bool leased = false;
+    for (Node* node : candidates) {
+      const Result<void> outcome = lease_from(*node);
+      if (outcome.ok()) {
+        leased = true;
+        break;
+      }
+      if (outcome.error().code == Errc::kFenced) {
+        fenced();
+        return outcome;
+      }
+      if (outcome.error().code == Errc::kJournalFull || outcome.error().code == Errc::kReadOnly) return outcome;
+    }
+    if (!leased) return Error(Errc::kNoSpace, "lease");
+  }
+  return success();
+}
+
+// Waits for the journal on this helper thread.
+Result<CommitId> ManagerImpl::commit_blocking(TransactionBuilder& builder) {
+  LoopExecutor loop;
+  ASSIGN_OR_RETURN(SlotReservation slots, loop.run(room(builder.payload_bytes())));
+  return commit(std::move(slots), builder, 0, {});
+}
+
+Result<void> ManagerImpl::lease_from(Node& node) {
+  const ChunkId id(next_chunk_.load(std::memory_order_relaxed));
+  auto leased = node.client->lease(nodes_->identity(), superblock_.chunk_bytes, kMinChunkBytes, id.value(),
+                                   nodes_->deadline_ms());
+  if (!leased.ok()) {
+    if (leased.error().code == Errc::kNoSpace) node.free_bytes.store(0, std::memory_order_relaxed);
+    else nodes_->note(node, leased.error());
+    return std::move(leased).error();
+  }
+  nodes_->note(node, success());
+  RETURN_IF_ERROR(check_lease(*leased, kMinChunkBytes, superblock_.chunk_bytes));
+  ChunkRecord record;
+  record.node = node.id;
+  record.region.id = leased->id;
+  record.region.generation = leased->generation;
+  record.region.key = leased->key;
+  record.region.length_bytes = leased->length_bytes;
+  record.region.address = leased->address;
+  record.region.rkey = leased->rkey;
+  record.region.durability = {static_cast<Durability>(leased->durability),
+                              static_cast<PersistMethod>(leased->persist_method)};
+  TransactionBuilder builder;
+  builder.put(chunk_key(id), encode(record));
+  builder.put(singleton_key("next_chunk"), encode_number(id.value() + 1));
+  const auto committed = commit_blocking(builder);
+  if (!committed.ok()) {
+    const auto released = node.client->release(nodes_->identity(), leased->id, nodes_->deadline_ms());
+    if (!released.ok()) log::warn("a region stays leased until the next mount: {}", released.error().message());
+    return committed.error();
+  }
+  RETURN_IF_ERROR(chunks_.add(id, record));
+  next_chunk_.store(id.value() + 1, std::memory_order_release);
+  RETURN_IF_ERROR(allocator_->add_chunk(id, static_cast<std::uint32_t>(leased->length_bytes / kBlockBytes), {}));
+  const std::uint64_t free = node.free_bytes.load(std::memory_order_relaxed);
+  node.free_bytes.store(free - std::min(free, leased->length_bytes), std::memory_order_relaxed);
+  return success();
+}
+
+// Keeps about one chunk free, so that a write seldom waits for a lease; not where it would take the last of a small pool.
+void ManagerImpl::lease_ahead() {
+  const std::uint64_t chunk_blocks = superblock_.chunk_bytes / kBlockBytes;
+  if (allocator_->free_blocks() >= chunk_blocks) return;
+  if (nodes_->lendable_bytes() < kRoomyPoolChunks * superblock_.chunk_bytes) return;
+  if (leasing_ahead_.exchange(true, std::memory_order_acq_rel)) return;
+  in_background([this, chunk_blocks] {
+    const auto leased = lease_until(chunk_blocks);
+    if (!leased.ok()) log::debug("leasing ahead: {}", leased.error().message());
+    leasing_ahead_.store(false, std::memory_order_release);
+  });
+}
+
+void ManagerImpl::reconcile_leases(Node& node) {
+  // No lease is under way while this runs: what the node lists and the chunk map does not know is nobody's.
+  std::lock_guard lock(lease_mutex_);
+  const auto listed = node.client->list(nodes_->identity(), nodes_->deadline_ms());
+  if (!listed.ok()) {
+    log::warn("leases on {} were not compared: {}", node.address, listed.error().message());
+    return;
+  }
+  std::unordered_set<std::uint64_t> known;
+  for (const Chunk* chunk : chunks_.all()) {
+    if (chunk->node == node.id) known.insert(chunk->region.id.value());
+  }
+  std::size_t released = 0;
+  for (const LeasedRegion& region : *listed) {
+    if (known.contains(region.id.value())) continue;
+    const auto outcome = node.client->release(nodes_->identity(), region.id, nodes_->deadline_ms());
+    if (!outcome.ok()) {
+      log::warn("a region on {} stays leased: {}", node.address, outcome.error().message());
+      return;
+    }
+    ++released;
+  }
+  if (released != 0) log::info("{} regions on {} that a crash left leased are released", released, node.address);
+}
+
+void ManagerImpl::in_background(std::function<void()> work) {
+  {
+    std::lock_guard lock(background_mutex_);
+    if (closing_) return;
+    ++background_;
+  }
+  pool_.submit([this, work = std::move(work)] {
+    work();
+    std::lock_guard lock(background_mutex_);
+    --background_;
+    background_done_.notify_all();
+  });
+}
+
+void ManagerImpl::chunk_lost(const Chunk& chunk) {
+  Chunk* const mine = chunks_.find(chunk.id);
+  if (mine == nullptr || !chunks_.mark_lost(*mine)) return;
+  allocator_->drop_chunk(mine->id);
+  record_lost({mine});
+}
+
+void ManagerImpl::record_lost(std::vector<Chunk*> lost) {
+  in_background([this, lost = std::move(lost)] {
+    for (const Chunk* chunk : lost) {
+      log::error("chunk {} on {} is lost: its node came back without it", chunk->id.value(), address(chunk->node));
+      TransactionBuilder builder;
+      builder.put(chunk_key(chunk->id), encode(ChunkRecord{chunk->node, chunk->region, ChunkState::kLost}));
+      const auto committed = commit_blocking(builder);
+      // Not recorded, it is found lost again by the next mount.
+      if (!committed.ok()) log::warn("a lost chunk was not recorded: {}", committed.error().message());
+    }
+  });
+}
+
+void ManagerImpl::compare_generation(Node& node, Generation generation, std::uint64_t chunks_before) {
+  if (node.compared == generation) return;
+  node.compared = generation;
+  std::vector<Chunk*> lost;
+  for (Chunk* chunk : chunks_.all()) {
+    // A chunk leased after the question was asked may be of a newer generation than the answer.
+    if (chunk->node != node.id || chunk->id.value() >= chunks_before || chunk->region.generation == generation) continue;
+    if (!chunks_.mark_lost(*chunk)) continue;
+    allocator_->drop_chunk(chunk->id);
+    lost.push_back(chunk);
+  }
+  if (lost.empty()) return;
+  node.health.store(NodeHealth::kRestartedEmpty, std::memory_order_relaxed);
+  record_lost(std::move(lost));
+}
+
+SpaceStatistics ManagerImpl::space() {
+  SpaceStatistics s;
+  const std::uint64_t lendable = nodes_->lendable_bytes();
+  s.lost_bytes = chunks_.lost_bytes();
+  s.total_bytes = chunks_.leased_bytes() - s.lost_bytes + lendable;
+  s.free_bytes = (allocator_->free_blocks() + allocator_->pending_blocks()) * kBlockBytes + lendable;
+  s.inodes = inodes_.load(std::memory_order_relaxed);
+  return s;
+}
+
+std::vector<NodeStatus> ManagerImpl::nodes() {
+  const auto chunks = chunks_.all();
+  const auto now = MonoClock::now().time_since_epoch();
+  std::vector<NodeStatus> out;
+  for (const auto& node : nodes_->nodes()) {
+    NodeStatus s;
+    s.id = node->id;
+    s.address = node->address;
+    s.health = node->health.load(std::memory_order_relaxed);
+    s.generation = Generation(node->generation.load(std::memory_order_relaxed));
+    s.pool_bytes = node->pool_bytes.load(std::memory_order_relaxed);
+    s.free_bytes = node->free_bytes.load(std::memory_order_relaxed);
+    s.durability = {static_cast<Durability>(node->durability.load(std::memory_order_relaxed)),
+                    static_cast<PersistMethod>(node->persist_method.load(std::memory_order_relaxed))};
+    const auto answered = MonoClock::duration(node->answered_at.load(std::memory_order_relaxed));
+    s.seconds_since_answer = std::chrono::duration<double>(now - answered).count();
+    for (const Chunk* chunk : chunks) {
+      if (chunk->node != node->id) continue;
+      const bool is_lost = chunk->state.load(std::memory_order_relaxed) == ChunkState::kLost;
+      ++s.chunks;
+      (is_lost ? s.lost_bytes : s.leased_bytes) += chunk->region.length_bytes;
+      if (!is_lost) s.used_bytes += allocator_->used_blocks(chunk->id) * kBlockBytes;
+    }
+    out.push_back(std::move(s));
+  }
+  return out;
+}
+
+std::string ManagerImpl::address(NodeId node) const {
+  const Node* found = nodes_->find(node);
+  return found == nullptr ? std::string() : found->address;
+}
+
+NodeHealth ManagerImpl::health(NodeId node) const {
+  const Node* found = nodes_->find(node);
+  return found == nullptr ? NodeHealth::kUnknown : found->health.load(std::memory_order_relaxed);
+}
+
+}  // namespace rmemfs

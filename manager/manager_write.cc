@@ -1,0 +1,209 @@
+// Where bytes are, and the two halves of a write: space is reserved before the data moves, the extents are committed
+// after it has arrived. A crash in between gives the reservation back by forgetting it.
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "manager/manager_impl.h"
+#include "util/check.h"
+
+namespace rmemfs {
+namespace {
+
+// Adds a run; one that continues the last one, or a hole after a hole, makes it longer.
+void append_piece(Pieces& pieces, const Piece& piece) {
+  if (piece.length == 0) return;
+  if (!pieces.empty()) {
+    Piece& last = pieces.back();
+    const bool follows = last.file_offset + last.length == piece.file_offset && last.chunk == piece.chunk;
+    if (follows && (piece.chunk == nullptr || last.chunk_offset + last.length == piece.chunk_offset)) {
+      last.length += piece.length;
+      return;
+    }
+  }
+  pieces.push_back(piece);
+}
+
+// The part of `piece` in [begin, end).
+Piece clip(const Piece& piece, std::uint64_t begin, std::uint64_t end) {
+  const std::uint64_t from = std::max(piece.file_offset, begin);
+  const std::uint64_t to = std::min(piece.file_offset + piece.length, end);
+  if (from >= to) return {};
+  return {from, to - from, piece.chunk, piece.chunk_offset + (piece.chunk == nullptr ? 0 : from - piece.file_offset)};
+}
+
+// A run of whole blocks of the range to be written.
+struct Run {
+  std::uint64_t begin, end;
+  std::optional<Extent> extent;  // none: a hole
+};
+
+}  // namespace
+
+Result<Pieces> ManagerImpl::map(Inode& inode, std::uint64_t offset, std::uint64_t length) {
+  RETURN_IF_ERROR(readable());
+  if (length > UINT64_MAX - offset) return Error(Errc::kInvalid, "map");
+  Pieces pieces;
+  MutexLock lock(inode.mutex);
+  ASSIGN_OR_RETURN(const Layout* layout, layout_of(inode));
+  layout_visit(*layout, offset, offset + length, [&](std::uint64_t begin, std::uint64_t end, const Extent* extent) {
+    Piece piece{begin, end - begin, nullptr, 0};
+    if (extent != nullptr && !extent->unwritten) {
+      piece.chunk = chunks_.find(extent->chunk);
+      piece.chunk_offset = extent->chunk_offset + (begin - extent->file_offset);
+      CHECK(piece.chunk != nullptr);  // layout_of() and N4
+    }
+    append_piece(pieces, piece);
+  });
+  return pieces;
+}
+
+Task<Result<WritePlan>> ManagerImpl::plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length) {
+  CO_RETURN_IF_ERROR(writable());
+  if (length == 0) co_return Error(Errc::kInvalid, "write");
+  if (offset > kMaxFileBytes || length > kMaxFileBytes - offset) co_return Error(Errc::kTooBig, "write");
+  WritePlan plan;
+  plan.offset = offset;
+  plan.length = length;
+  const std::uint64_t stop = offset + length;
+  const std::uint64_t begin = round_down_block(offset);
+  const std::uint64_t end = round_up_block(stop);
+
+  boost::container::small_vector<Run, 4> runs;
+  std::uint64_t missing = 0;  // bytes
+  SpaceHint hint;
+  {
+    MutexLock lock(inode->mutex);
+    CO_ASSIGN_OR_RETURN(const Layout* layout, layout_of(*inode));
+    layout_visit(*layout, begin, end, [&](std::uint64_t from, std::uint64_t to, const Extent* extent) {
+      runs.push_back({from, to, extent == nullptr ? std::optional<Extent>() : *extent});
+      if (extent == nullptr) missing += to - from;
+    });
+    if (missing != 0) {
+      const auto hole = std::find_if(runs.begin(), runs.end(), [](const Run& run) { return !run.extent; });
+      auto next = layout->lower_bound(hole->begin);
+      if (next != layout->begin() && std::prev(next)->second.end() == hole->begin) {
+        const Extent& previous = std::prev(next)->second;
+        hint.chunk = previous.chunk;
+        hint.block = static_cast<std::uint32_t>((previous.chunk_offset + previous.length) / kBlockBytes);
+      }
+      hint.file_blocks = inode->attributes.blocks;
+    }
+    // What lies between the old end and this write is zeros, whatever an earlier truncate left there.
+    const std::uint64_t size = inode->attributes.size;
+    if (offset > size && size % kBlockBytes != 0) {
+      const std::uint64_t gap_end = std::min(round_up_block(size), offset);
+      layout_visit(*layout, size, gap_end, [&](std::uint64_t from, std::uint64_t to, const Extent* extent) {
+        if (extent == nullptr || extent->unwritten) return;
+        append_piece(plan.zeros, {from, to - from, chunks_.find(extent->chunk),
+                                  extent->chunk_offset + (from - extent->file_offset)});
+      });
+    }
+  }
+
+  std::vector<SpaceRun> space;
+  if (missing != 0 && !allocator_->allocate(missing / kBlockBytes, hint, space)) {
+    CO_ASSIGN_OR_RETURN(space, co_await reserve_space(missing / kBlockBytes, hint));
+  }
+  if (missing != 0) lease_ahead();
+
+  // What is not yet written (fresh or unwritten extents), edges included.
+  const auto add_unwritten = [&](const Piece& piece) {
+    append_piece(plan.pieces, clip(piece, offset, stop));
+    append_piece(plan.zeros, clip(piece, begin, offset));
+    append_piece(plan.zeros, clip(piece, stop, end));
+  };
+  std::size_t next_space = 0;
+  std::uint32_t used = 0;  // blocks of space[next_space]
+  for (const Run& run : runs) {
+    if (run.extent) {
+      Extent part = *run.extent;
+      part.chunk_offset += run.begin - part.file_offset;
+      part.file_offset = run.begin;
+      part.length = run.end - run.begin;
+      const Piece piece{run.begin, part.length, chunks_.find(part.chunk), part.chunk_offset};
+      CHECK(piece.chunk != nullptr);
+      if (part.unwritten) {
+        plan.converted.push_back(part);
+        add_unwritten(piece);
+      } else {
+        append_piece(plan.pieces, clip(piece, offset, stop));
+      }
+      continue;
+    }
+    for (std::uint64_t at = run.begin; at < run.end;) {
+      const SpaceRun& from = space[next_space];
+      const std::uint64_t take = std::min<std::uint64_t>(from.count - used, (run.end - at) / kBlockBytes);
+      const std::uint64_t chunk_offset = std::uint64_t{from.first + used} * kBlockBytes;
+      plan.fresh.push_back({at, take * kBlockBytes, from.chunk, chunk_offset, false});
+      const Chunk* chunk = chunks_.find(from.chunk);
+      CHECK(chunk != nullptr);
+      add_unwritten({at, take * kBlockBytes, chunk, chunk_offset});
+      at += take * kBlockBytes;
+      used += static_cast<std::uint32_t>(take);
+      if (used == from.count) ++next_space, used = 0;
+    }
+  }
+  if (kInodeBytes + (plan.fresh.size() + plan.converted.size()) * kExtentStepBytes > journal_.max_payload_bytes()) {
+    abandon_write(plan, false);
+    co_return Error(Errc::kTooBig, "write");
+  }
+  co_return plan;
+}
+
+Task<Result<void>> ManagerImpl::commit_write(InodeRef inode, const WritePlan& plan, bool clear_set_id,
+                                             std::uint64_t request) {
+  const std::size_t changes = plan.fresh.size() + plan.converted.size();
+  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes + changes * kExtentStepBytes));
+  CommitId id;
+  {
+    MutexLock lock(inode->mutex);
+    Attributes& a = inode->attributes;
+    TransactionBuilder builder;
+    if (changes != 0) {
+      CO_ASSIGN_OR_RETURN(Layout * layout, layout_of(*inode));
+      TouchedKeys touched;
+      std::vector<SpaceRun> runs;
+      for (const Extent& extent : plan.fresh) {
+        layout_insert(*layout, extent, touched);
+        runs.push_back(run_of(extent));
+        a.blocks += extent.length / kBlockBytes;
+      }
+      for (const Extent& extent : plan.converted) {
+        layout_mark_written(*layout, extent.file_offset, extent.end(), touched);
+      }
+      emit_touched(inode->ino, *layout, touched, builder);
+      merge_bitmaps(builder, runs, true);
+    }
+    a.size = std::max(a.size, plan.offset + plan.length);
+    a.mtime = a.ctime = now_timestamp();
+    if (clear_set_id) {
+      a.mode &= ~static_cast<std::uint32_t>(S_ISUID);
+      if ((a.mode & S_IXGRP) != 0) a.mode &= ~static_cast<std::uint32_t>(S_ISGID);
+    }
+    put_inode(builder, a);
+    id = commit(std::move(slots), builder, request, {inode.get()});
+  }
+  co_return co_await settle(id);
+}
+
+void ManagerImpl::abandon_write(const WritePlan& plan, bool ambiguous) {
+  std::vector<SpaceRun> runs;
+  for (const Extent& extent : plan.fresh) {
+    runs.push_back(run_of(extent));
+    if (ambiguous) allocator_->quarantine(runs.back());
+  }
+  allocator_->release(runs);
+}
+
+void ManagerImpl::quarantine(const Pieces& pieces) {
+  for (const Piece& piece : pieces) {
+    if (piece.chunk == nullptr || piece.length == 0) continue;
+    const std::uint64_t first = piece.chunk_offset / kBlockBytes;
+    const std::uint64_t last = (piece.chunk_offset + piece.length - 1) / kBlockBytes;
+    allocator_->quarantine({piece.chunk->id, static_cast<std::uint32_t>(first),
+                            static_cast<std::uint32_t>(last - first + 1)});
+  }
+}
+
+}  // namespace rmemfs
