@@ -28,6 +28,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "util/clock.h"
@@ -58,6 +59,9 @@ struct RemoteRegion {
 };
 
 enum class OperationKind : std::uint8_t { kRead, kWrite, kPersist, kCompareSwap };
+
+// A longer READ or WRITE is refused with kInvalid: it would hold up everything else on its stream.
+inline constexpr std::size_t kMaxOperationBytes = std::size_t{16} << 20;
 
 // One operation, owned by the caller, alive and unmoved from post() until it completes.
 struct Operation {

@@ -2,6 +2,9 @@
 //
 // memnode implements RegionSource; the targets ask it. A stream reaches a target through adopt(): the node's listener
 // has accepted it and has looked at (not consumed) its first bytes, which say that it is a data-plane stream.
+//
+// A target calls RegionSource and TargetRegion::persist() from its own threads, and never while it holds up
+// end_sessions() or quiesce(): a RegionSource may call those two from inside its methods, with its locks held.
 #pragma once
 
 #include <cstdint>
@@ -38,6 +41,7 @@ class RegionSource {
   virtual Result<std::shared_ptr<TargetRegion>> open_region(const Uuid& file_system, RegionId id, Generation generation,
                                                             const AccessKey& key) = 0;
   // shm: the pool's file, to be passed to a same-host agent, and the size to map. kNotSupported if it cannot be shared.
+  // The descriptor stays the source's.
   virtual Result<int> pool_fd(std::uint64_t& size_bytes) = 0;
   // shm: the offset in the pool of the 8-byte word holding this file system's current epoch: an agent reads it before
   // each operation, and refuses itself (kFenced) when it is above its own.
