@@ -76,6 +76,7 @@ void TargetWorker::take_adopted() {
   for (UniqueFd& fd : adopted) {
     if (table_.size() >= options_.max_connections) {
       log::debug("data plane: a stream is closed: there are {} already", options_.max_connections);
+      ::shutdown(fd.get(), SHUT_RDWR);
       fd.reset();
       continue;
     }
