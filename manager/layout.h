@@ -6,12 +6,12 @@
 // Thread-safety: the caller holds the inode's mutex.
 #pragma once
 
-#include <boost/container/small_vector.hpp>
 #include <cstdint>
 #include <vector>
 
 #include "manager/inode.h"
 #include "manager/meta_format.h"
+#include "manager/small_vector.h"
 #include "manager/superblock.h"
 
 namespace rmemfs {

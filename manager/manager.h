@@ -10,7 +10,7 @@
 #pragma once
 
 #include <atomic>
-#include <boost/container/small_vector.hpp>
+
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -23,6 +23,7 @@
 #include "manager/inode.h"
 #include "manager/meta_format.h"
 #include "manager/metastore.h"
+#include "manager/small_vector.h"
 #include "manager/superblock.h"
 #include "util/executor.h"
 #include "util/result.h"

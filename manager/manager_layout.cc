@@ -55,8 +55,9 @@ Result<Pieces> ManagerImpl::written_parts(
   Pieces pieces;
   for (const auto& [begin, end] : ranges) {
     if (begin >= end) continue;
-    ASSIGN_OR_RETURN(const Pieces found, map(inode, begin, end - begin));
-    for (const Piece& piece : found) {
+    const auto found = map(inode, begin, end - begin);
+    if (!found.ok()) return found.error();
+    for (const Piece& piece : *found) {
       if (piece.chunk != nullptr) pieces.push_back(piece);
     }
   }

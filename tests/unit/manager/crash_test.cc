@@ -1,0 +1,248 @@
+// Kills a mount in the middle of its work and looks at what a new one finds. The mount runs in a child process; the
+// oracle is this process, which hears of each acknowledged operation through a pipe.
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <random>
+#include <thread>
+
+#include "fixture.h"
+#include "journal/journal_reader.h"
+
+namespace rmemfs {
+namespace {
+
+// Runs `work` in a child that is killed when it has reported `operations` times (or has ended). Returns the reports.
+std::vector<std::uint32_t> run_and_kill(std::size_t operations, const std::function<void(int pipe)>& work) {
+  int ends[2];
+  BOOST_REQUIRE(::pipe(ends) == 0);
+  const pid_t child = ::fork();
+  BOOST_REQUIRE(child >= 0);
+  if (child == 0) {
+    ::close(ends[0]);
+    work(ends[1]);
+    ::close(ends[1]);
+    for (;;) ::pause();
+  }
+  ::close(ends[1]);
+  std::vector<std::uint32_t> reports;
+  std::uint32_t report;
+  while (reports.size() < operations && ::read(ends[0], &report, sizeof report) == sizeof report) {
+    reports.push_back(report);
+  }
+  ::kill(child, SIGKILL);
+  while (::read(ends[0], &report, sizeof report) == sizeof report) reports.push_back(report);
+  ::close(ends[0]);
+  ::waitpid(child, nullptr, 0);
+  return reports;
+}
+
+void say(int pipe, std::uint32_t what) {
+  if (::write(pipe, &what, sizeof what) != sizeof what) ::_exit(1);
+}
+
+// Sums that must hold in any consistent tree: names, links, blocks, bitmaps, counters.
+void check_tree(Mount& m) {
+  BOOST_REQUIRE(m.store.journal->checkpoint().ok());
+  Metastore& store = *m.store.metastore;
+  std::map<std::uint64_t, std::uint32_t> names, subdirectories;
+  std::map<std::uint64_t, std::uint64_t> entries, blocks;
+  for (const auto it = store.iterate("D"); it->valid(); it->next()) {
+    const auto key = decode_dirent_key(it->key());
+    const auto dirent = decode_dirent(it->value());
+    BOOST_REQUIRE(key.ok() && dirent.ok());
+    ++names[dirent->ino.value()];
+    ++entries[key->parent.value()];
+    if (dirent->type == 4) ++subdirectories[key->parent.value()];
+    BOOST_REQUIRE((*store.get(inode_key(dirent->ino))).has_value());
+  }
+  std::map<std::uint64_t, std::string> bitmaps;
+  for (const auto it = store.iterate("E"); it->valid(); it->next()) {
+    const auto extent = decode_extent(it->key(), it->value());
+    BOOST_REQUIRE(extent.ok());
+    std::uint64_t ino = 0;
+    for (int i = 1; i <= 8; ++i) ino = ino << 8 | static_cast<unsigned char>(it->key()[static_cast<std::size_t>(i)]);
+    blocks[ino] += extent->length / kBlockBytes;
+    auto& bitmap = bitmaps[extent->chunk.value()];
+    bitmap.resize(4096);
+    for (std::uint64_t b = 0; b < extent->length / kBlockBytes; ++b) {
+      const std::uint64_t at = extent->chunk_offset / kBlockBytes + b;
+      BOOST_REQUIRE_MESSAGE((bitmap[at / 8] >> (at % 8) & 1) == 0, "a block belongs to two files");
+      bitmap[at / 8] = static_cast<char>(bitmap[at / 8] | 1 << (at % 8));
+    }
+  }
+  for (const auto it = store.iterate("C"); it->valid(); it->next()) {
+    const auto id = decode_chunk_key(it->key());
+    auto stored = (*store.get(bitmap_key(*id))).value_or("");
+    stored.resize(4096);
+    auto& expected = bitmaps[id->value()];
+    expected.resize(4096);
+    BOOST_REQUIRE_MESSAGE(stored == expected, "the bitmap of a chunk is not what the extents say");
+  }
+  std::uint64_t inodes = 0;
+  for (const auto it = store.iterate("I"); it->valid(); it->next()) {
+    const auto a = decode_inode(it->key(), it->value());
+    BOOST_REQUIRE(a.ok());
+    ++inodes;
+    const std::uint64_t ino = a->ino.value();
+    BOOST_REQUIRE_EQUAL(a->entries, entries[ino]);
+    BOOST_REQUIRE_EQUAL(a->blocks, blocks[ino]);
+    if (a->nlink == 0) BOOST_REQUIRE((*store.get(orphan_key(a->ino))).has_value());
+    else BOOST_REQUIRE_EQUAL(a->nlink, S_ISDIR(a->mode) ? 2 + subdirectories[ino] : names[ino]);
+  }
+  BOOST_REQUIRE_EQUAL(inodes, m.manager->space().inodes);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(crash)
+
+BOOST_AUTO_TEST_CASE(every_acknowledged_creation_and_write_is_there_after_a_kill) {
+  std::mt19937 random(11);
+  Fixture fixture({.pool_bytes = 32u << 20, .journal = {1024, 256}});
+  std::uint32_t next = 0;
+  std::size_t acknowledged = 0;
+  for (int round = 0; round < 6; ++round) {
+    const auto reports = run_and_kill(100 + random() % 300, [&](int pipe) {
+      MountOptions options;
+      options.recover.journal.durable_interval_ms = 20;  // so that the kill hits each stage of a slot's life
+      options.recover.journal.apply_interval_ms = 1;
+      const auto m = fixture.mount(options);
+      for (std::uint32_t i = next; i < next + 1000; ++i) {
+        const auto f = m->file(m->root(), std::to_string(i));
+        m->write(f, 0, 1 + i % 20000);
+        if (i % 3 == 0) {
+          const auto gone = m->must(m->manager->unlink(m->root(), std::to_string(i), 0));
+          if (i % 2 == 0) m->must(m->manager->purge(gone->ino));
+        }
+        say(pipe, i);
+      }
+    });
+    BOOST_REQUIRE(!reports.empty());
+    acknowledged += reports.size();
+    // Recovery twice: what the first does, the second finds done.
+    const auto first = recover(fixture.dir.path(), {.raise_epoch = false});
+    BOOST_REQUIRE_MESSAGE(first.ok(), (first.ok() ? std::string() : first.error().message()));
+    BOOST_REQUIRE(first->journal->close().ok());
+    const_cast<RecoveredStore&>(*first).journal.reset();
+    const_cast<RecoveredStore&>(*first).metastore.reset();
+    const auto m = fixture.mount();
+    for (const std::uint32_t i : reports) {
+      auto found = m->manager->lookup(*m->root(), std::to_string(i));
+      BOOST_REQUIRE_EQUAL(found.ok(), i % 3 != 0);
+      if (found.ok()) BOOST_REQUIRE_EQUAL(m->attributes(*found).size, 1 + i % 20000);
+    }
+    check_tree(*m);
+    m->must(m->manager->purge_orphans());
+    BOOST_REQUIRE(m->store.journal->checkpoint().ok());
+    BOOST_REQUIRE(!m->store.metastore->iterate("O")->valid());
+    // Makes room for the next round.
+    for (const auto& entry : m->list(m->root())) {
+      if (entry.name[0] == '.') continue;
+      m->must(m->manager->purge(m->must(m->manager->unlink(m->root(), entry.name, 0))->ino));
+    }
+    check_tree(*m);
+    next = reports.back() + 2;
+  }
+  BOOST_REQUIRE(acknowledged > 100);
+}
+
+BOOST_AUTO_TEST_CASE(a_kill_in_a_long_truncate_leaves_a_whole_file) {
+  for (int round = 0; round < 4; ++round) {
+    Fixture fixture({.pool_bytes = 16u << 20});
+    const auto reports = run_and_kill(1, [&](int pipe) {
+      const auto m = fixture.mount();
+      const auto f = m->file(m->root(), "f");
+      for (std::uint64_t i = 0; i < 1500; ++i) m->write(f, i * 2 * kBlockBytes, 1);
+      say(pipe, 1);
+      m->must(m->manager->truncate(f, 0, {}, 0));
+      m->must(m->manager->purge(m->must(m->manager->unlink(m->root(), "f", 0))->ino));
+    });
+    BOOST_REQUIRE_EQUAL(reports.size(), 1u);
+    const auto m = fixture.mount();
+    check_tree(*m);
+    auto found = m->manager->lookup(*m->root(), "f");
+    if (!found.ok()) continue;
+    // Nothing lies beyond the end: it would come to light when the file grows.
+    const std::uint64_t size = m->attributes(*found).size;
+    const auto beyond = m->manager->map(**found, (size + kBlockBytes - 1) / kBlockBytes * kBlockBytes, 1u << 30);
+    for (const Piece& piece : *beyond) BOOST_REQUIRE(piece.chunk == nullptr);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(renames_between_directories_are_never_half_done) {
+  Fixture fixture({.journal = {1024, 128}});
+  const auto reports = run_and_kill(400, [&](int pipe) {
+    MountOptions options;
+    options.recover.journal.durable_interval_ms = 10;
+    const auto m = fixture.mount(options);
+    const auto a = m->directory(m->root(), "a"), b = m->directory(m->root(), "b");
+    m->directory(a, "x");
+    for (std::uint32_t i = 0; i < 2000; ++i) {
+      m->must(m->manager->rename(i % 2 == 0 ? a : b, "x", i % 2 == 0 ? b : a, "x", RenameMode::kReplace, 0));
+      say(pipe, i);
+    }
+  });
+  BOOST_REQUIRE(reports.size() >= 400);
+  const auto m = fixture.mount();
+  check_tree(*m);
+  const auto a = m->find(m->root(), "a"), b = m->find(m->root(), "b");
+  const bool in_a = m->manager->lookup(*a, "x").ok(), in_b = m->manager->lookup(*b, "x").ok();
+  BOOST_CHECK(in_a != in_b);
+}
+
+BOOST_AUTO_TEST_CASE(numbers_given_before_a_kill_are_not_given_again) {
+  Fixture fixture;
+  const auto reports = run_and_kill(5000, [&](int pipe) {
+    const auto m = fixture.mount();
+    for (int i = 0; i < 5000; ++i) {
+      const std::string name = std::to_string(i);
+      say(pipe, static_cast<std::uint32_t>(m->file(m->root(), name)->ino.value()));
+      m->must(m->manager->purge(m->must(m->manager->unlink(m->root(), name, 0))->ino));
+    }
+  });
+  const auto m = fixture.mount();
+  BOOST_CHECK_GT(m->file(m->root(), "new")->ino.value(), *std::max_element(reports.begin(), reports.end()));
+}
+
+BOOST_AUTO_TEST_CASE(reading_a_crashed_directory_shows_the_journal_and_changes_nothing) {
+  Fixture fixture;
+  const auto reports = run_and_kill(20, [&](int pipe) {
+    MountOptions options;
+    options.recover.journal.durable_interval_ms = 3600000;
+    const auto m = fixture.mount(options);
+    for (std::uint32_t i = 0; i < 20; ++i) {
+      m->write(m->file(m->root(), std::to_string(i)), 0, 5000);
+      say(pipe, i);
+    }
+  });
+  BOOST_REQUIRE(reports.size() == 20);
+  const auto before = load_superblock(fixture.dir.path())->epoch;
+  for (int twice = 0; twice < 2; ++twice) {
+    const auto r = recover(fixture.dir.path(), {.read_only = true});
+    BOOST_REQUIRE_MESSAGE(r.ok(), (r.ok() ? std::string() : r.error().message()));
+    BOOST_CHECK(r->journal == nullptr);
+    BOOST_CHECK(r->report.replayed >= 40);
+    std::size_t names = 0;
+    for (const auto it = r->metastore->iterate("D"); it->valid(); it->next()) ++names;
+    BOOST_CHECK_EQUAL(names, 20u);
+    BOOST_CHECK_EQUAL(*decode_number(**r->metastore->get("Minodes")), 21u);
+  }
+  BOOST_CHECK(load_superblock(fixture.dir.path())->epoch == before);
+}
+
+BOOST_AUTO_TEST_CASE(each_mount_has_a_higher_epoch) {
+  Fixture fixture;
+  std::uint64_t last = 0;
+  for (int i = 0; i < 3; ++i) {
+    const auto m = fixture.mount();
+    BOOST_CHECK_GT(m->store.superblock.epoch.value(), last);
+    last = m->store.superblock.epoch.value();
+    BOOST_CHECK(load_superblock(fixture.dir.path())->epoch.value() == last);
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs

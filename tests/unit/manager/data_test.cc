@@ -1,0 +1,391 @@
+// Extents, space and nodes. The bytes themselves are the data path's: here a written block is one that map() finds.
+#include <random>
+#include <thread>
+
+#include "fixture.h"
+
+namespace rmemfs {
+namespace {
+
+constexpr std::uint64_t kBlock = kBlockBytes;
+
+struct Data : Fixture {
+  std::unique_ptr<Mount> m = mount();
+  InodeRef root = m->root();
+  InodeRef f = m->file(root, "f");
+
+  Pieces map(std::uint64_t offset, std::uint64_t length) { return *m->manager->map(*f, offset, length); }
+  WritePlan plan(std::uint64_t offset, std::uint64_t length) {
+    return m->must(m->manager->plan_write(f, offset, length));
+  }
+  void commit(const WritePlan& p, bool clear = false) { m->must(m->manager->commit_write(f, p, clear, 0)); }
+  Attributes at() { return m->attributes(f); }
+  std::uint64_t free_bytes() { return m->manager->space().free_bytes; }
+  Attributes truncate(std::uint64_t size) { return m->must(m->manager->truncate(f, size, {}, 0)); }
+
+  // begin-end of each run of data, "begin-end " in bytes.
+  std::string runs(std::uint64_t offset, std::uint64_t length) {
+    std::string out;
+    std::uint64_t at = offset;
+    for (const Piece& piece : map(offset, length)) {
+      BOOST_REQUIRE_EQUAL(piece.file_offset, at);
+      BOOST_REQUIRE(piece.length != 0);
+      at += piece.length;
+      if (piece.chunk != nullptr) out += std::to_string(piece.file_offset) + "-" + std::to_string(at) + " ";
+    }
+    BOOST_REQUIRE_EQUAL(at, offset + length);
+    return out;
+  }
+};
+
+std::string text(const Pieces& pieces) {
+  std::string out;
+  for (const Piece& p : pieces) {
+    BOOST_REQUIRE(p.chunk != nullptr);
+    out += std::to_string(p.file_offset) + "-" + std::to_string(p.file_offset + p.length) + " ";
+  }
+  return out;
+}
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_SUITE(data, Data)
+
+BOOST_AUTO_TEST_CASE(an_empty_file_is_a_hole) {
+  const auto pieces = map(100, 5000);
+  BOOST_REQUIRE_EQUAL(pieces.size(), 1u);
+  BOOST_CHECK(pieces[0].chunk == nullptr && pieces[0].file_offset == 100 && pieces[0].length == 5000);
+}
+
+BOOST_AUTO_TEST_CASE(a_plan_shows_nothing_until_it_is_committed) {
+  const WritePlan p = plan(0, kBlock);
+  BOOST_CHECK_EQUAL(runs(0, kBlock), "");
+  BOOST_CHECK_EQUAL(at().size, 0u);
+  commit(p);
+  BOOST_CHECK_EQUAL(runs(0, kBlock), "0-4096 ");
+  BOOST_CHECK_EQUAL(at().size, kBlock);
+  BOOST_CHECK_EQUAL(at().blocks, 1u);
+}
+
+BOOST_AUTO_TEST_CASE(the_rest_of_a_fresh_block_is_zeroed) {
+  const WritePlan p = plan(100, 5000);
+  BOOST_CHECK_EQUAL(text(p.pieces), "100-5100 ");
+  BOOST_CHECK_EQUAL(text(p.zeros), "0-100 5100-8192 ");
+  commit(p);
+  const WritePlan again = plan(200, 4000);  // the blocks are there: nothing to zero, nothing to reserve
+  BOOST_CHECK(again.zeros.empty() && again.fresh.empty());
+  BOOST_CHECK_EQUAL(text(again.pieces), "200-4200 ");
+  BOOST_CHECK_EQUAL(at().size, 5100u);
+}
+
+BOOST_AUTO_TEST_CASE(the_gap_after_an_old_end_inside_a_block_is_zeroed) {
+  commit(plan(0, 100));
+  BOOST_CHECK_EQUAL(text(plan(50, 500).zeros), "");
+  BOOST_CHECK_EQUAL(text(plan(300, 10).zeros), "100-300 ");
+  const WritePlan far = plan(3 * kBlock, kBlock);
+  BOOST_CHECK_EQUAL(text(far.zeros), "100-4096 ");
+  commit(far);
+  BOOST_CHECK_EQUAL(runs(0, 4 * kBlock), "0-4096 12288-16384 ");
+}
+
+BOOST_AUTO_TEST_CASE(appending_makes_one_extent) {
+  for (int i = 0; i < 100; ++i) commit(plan(static_cast<std::uint64_t>(i) * kBlock, kBlock));
+  BOOST_CHECK_EQUAL(map(0, 100 * kBlock).size(), 1u);
+  m->store.journal->checkpoint().ok();
+  std::size_t records = 0;
+  for (const auto it = m->store.metastore->iterate("E"); it->valid(); it->next()) ++records;
+  BOOST_CHECK_EQUAL(records, 1u);
+}
+
+BOOST_AUTO_TEST_CASE(a_plan_given_up_gives_its_space_back) {
+  m->write(f, 0, kBlock);
+  const std::uint64_t free = free_bytes();
+  const WritePlan p = plan(kBlock, 64 * kBlock);
+  BOOST_CHECK_EQUAL(free_bytes(), free - 64 * kBlock);
+  m->manager->abandon_write(p, false);
+  BOOST_CHECK_EQUAL(free_bytes(), free);
+  const WritePlan q = plan(kBlock, 64 * kBlock);
+  m->manager->abandon_write(q, true);  // something may still land there: kept from others
+  BOOST_CHECK_EQUAL(free_bytes(), free - 64 * kBlock);
+}
+
+BOOST_AUTO_TEST_CASE(quarantined_blocks_are_not_reused_after_truncate) {
+  m->write(f, 0, 16 * kBlock);
+  const std::uint64_t free = free_bytes();
+  m->manager->quarantine(map(2 * kBlock, kBlock + 1));
+  truncate(0);
+  m->must(m->manager->persist_all());
+  BOOST_CHECK_EQUAL(free_bytes(), free + 14 * kBlock);
+}
+
+BOOST_AUTO_TEST_CASE(shrinking_frees_whole_blocks_and_growing_zeroes_the_rest) {
+  m->write(f, 0, 4 * kBlock);
+  BOOST_CHECK_EQUAL(truncate(kBlock + 10).size, kBlock + 10);
+  BOOST_CHECK_EQUAL(runs(0, 4 * kBlock), "0-8192 ");
+  BOOST_CHECK_EQUAL(at().blocks, 2u);
+  BOOST_CHECK_EQUAL(text(*m->manager->plan_truncate(*f, 100)), "");
+  BOOST_CHECK_EQUAL(text(*m->manager->plan_truncate(*f, 5000)), "4106-5000 ");
+  BOOST_CHECK_EQUAL(text(*m->manager->plan_truncate(*f, 1u << 20)), "4106-8192 ");
+  truncate(1u << 20);
+  BOOST_CHECK_EQUAL(at().size, 1u << 20);
+  BOOST_CHECK_EQUAL(at().blocks, 2u);
+  BOOST_CHECK(m->error(m->manager->truncate(f, kMaxFileBytes + 1, {}, 0)) == Errc::kTooBig);
+}
+
+BOOST_AUTO_TEST_CASE(a_file_of_many_extents_is_truncated_and_purged_in_steps) {
+  for (std::uint64_t i = 0; i < 300; ++i) m->write(f, i * 2 * kBlock, 1);
+  BOOST_CHECK_EQUAL(at().blocks, 300u);
+  const auto before = m->store.journal->statistics().transactions;
+  truncate(200 * kBlock);
+  BOOST_CHECK_GE(m->store.journal->statistics().transactions - before, 3u);
+  BOOST_CHECK_EQUAL(at().blocks, 100u);
+  m->must(m->manager->purge(m->must(m->manager->unlink(root, "f", 0))->ino));
+  m->must(m->manager->persist_all());
+  BOOST_CHECK_EQUAL(m->manager->nodes()[0].used_bytes, 0u);
+  BOOST_REQUIRE(m->store.journal->checkpoint().ok());
+  BOOST_CHECK(!m->store.metastore->iterate("E")->valid());
+  BOOST_CHECK(!m->store.metastore->iterate("O")->valid());
+}
+
+BOOST_AUTO_TEST_CASE(punching_frees_whole_blocks_and_zeroes_the_edges) {
+  m->write(f, 0, 8 * kBlock);
+  BOOST_CHECK_EQUAL(text(*m->manager->plan_punch(*f, 100, 3 * kBlock)), "100-4096 12288-12388 ");
+  BOOST_CHECK_EQUAL(text(*m->manager->plan_punch(*f, 100, 50)), "100-150 ");
+  m->must(m->manager->punch(f, 100, 3 * kBlock, 0));
+  BOOST_CHECK_EQUAL(runs(0, 8 * kBlock), "0-4096 12288-32768 ");
+  BOOST_CHECK_EQUAL(at().size, 8 * kBlock);
+  truncate(7 * kBlock + 5);
+  BOOST_CHECK_EQUAL(text(*m->manager->plan_punch(*f, 6 * kBlock, 2 * kBlock)), "");
+  m->must(m->manager->punch(f, 6 * kBlock, kBlock + 5, 0));  // to the end: its block goes too
+  BOOST_CHECK_EQUAL(runs(0, 8 * kBlock), "0-4096 12288-24576 ");
+}
+
+BOOST_AUTO_TEST_CASE(allocated_space_reads_as_zeros_until_it_is_written) {
+  m->must(m->manager->allocate(f, 0, 10 * kBlock, false, 0));
+  BOOST_CHECK_EQUAL(at().size, 10 * kBlock);
+  BOOST_CHECK_EQUAL(at().blocks, 10u);
+  BOOST_CHECK_EQUAL(runs(0, 10 * kBlock), "");
+  const WritePlan p = plan(2 * kBlock + 10, kBlock);
+  BOOST_CHECK(p.fresh.empty());
+  BOOST_CHECK_EQUAL(text(p.zeros), "8192-8202 12298-16384 ");
+  commit(p);
+  BOOST_CHECK_EQUAL(runs(0, 10 * kBlock), "8192-16384 ");
+  BOOST_CHECK_EQUAL(at().blocks, 10u);
+  m->must(m->manager->allocate(f, 0, 20 * kBlock, true, 0));
+  BOOST_CHECK_EQUAL(at().size, 10 * kBlock);
+  BOOST_CHECK_EQUAL(at().blocks, 20u);
+}
+
+BOOST_AUTO_TEST_CASE(seek_finds_data_and_holes) {
+  m->write(f, 2 * kBlock, kBlock);
+  m->write(f, 6 * kBlock, 10);
+  m->must(m->manager->allocate(f, 4 * kBlock, kBlock, true, 0));
+  const auto seek = [&](std::uint64_t offset, bool hole) { return m->manager->seek(*f, offset, hole); };
+  BOOST_CHECK_EQUAL(*seek(0, false), 2 * kBlock);
+  BOOST_CHECK_EQUAL(*seek(2 * kBlock + 7, false), 2 * kBlock + 7);
+  BOOST_CHECK_EQUAL(*seek(3 * kBlock, false), 6 * kBlock);
+  BOOST_CHECK_EQUAL(*seek(0, true), 0u);
+  BOOST_CHECK_EQUAL(*seek(2 * kBlock, true), 3 * kBlock);
+  BOOST_CHECK_EQUAL(*seek(6 * kBlock, true), 6 * kBlock + 10);
+  BOOST_CHECK(seek(6 * kBlock + 10, false).error().code == Errc::kNoSuchOffset);
+  truncate(10 * kBlock);
+  BOOST_CHECK(seek(7 * kBlock, false).error().code == Errc::kNoSuchOffset);
+}
+
+BOOST_AUTO_TEST_CASE(a_write_by_others_drops_set_id_bits) {
+  AttributeChange change;
+  change.mode = 06755;
+  m->must(m->manager->set_attributes(f, change, 0));
+  commit(plan(0, 1));
+  BOOST_CHECK_EQUAL(at().mode & 07777u, 06755u);
+  commit(plan(0, 1), true);
+  BOOST_CHECK_EQUAL(at().mode & 07777u, 0755u);
+}
+
+BOOST_AUTO_TEST_CASE(a_full_file_system_changes_nothing_and_freeing_makes_room) {
+  std::uint64_t written = 0;
+  for (;; written += 64 * kBlock) {
+    const auto result = m->try_write(f, written, 64 * kBlock);
+    if (result.ok()) continue;
+    BOOST_REQUIRE(result.error().code == Errc::kNoSpace);
+    break;
+  }
+  BOOST_CHECK_EQUAL(written, setup.pool_bytes);
+  BOOST_CHECK_EQUAL(at().size, written);
+  BOOST_CHECK_EQUAL(free_bytes(), 0u);
+  BOOST_CHECK(m->error(m->manager->allocate(f, written, kBlock, false, 0)) == Errc::kNoSpace);
+  BOOST_CHECK_EQUAL(at().size, written);
+  const auto g = m->file(root, "g");  // names need no space
+  truncate(written / 2);
+  m->write(g, 0, written / 2);  // freed a moment ago: forces the drain and goes on
+  BOOST_CHECK(m->try_write(g, written, kBlock).error().code == Errc::kNoSpace);
+}
+
+BOOST_AUTO_TEST_CASE(chunks_come_from_the_node_with_most_room) {
+  for (std::uint64_t i = 0; i < 40; ++i) m->write(f, i * 16 * kBlock, 16 * kBlock);
+  BOOST_CHECK_EQUAL(nodes.begin()->second->regions(), 3u);
+  const auto status = m->manager->nodes();
+  BOOST_REQUIRE_EQUAL(status.size(), 1u);
+  BOOST_CHECK_EQUAL(status[0].chunks, 3u);
+  BOOST_CHECK_EQUAL(status[0].used_bytes, 40 * 16 * kBlock);
+  BOOST_CHECK(status[0].health == NodeHealth::kAlive);
+  BOOST_CHECK_EQUAL(m->manager->space().total_bytes, setup.pool_bytes);
+}
+
+BOOST_AUTO_TEST_CASE(a_lost_chunk_is_remembered_and_never_written_again) {
+  m->write(f, 0, kBlock);
+  const Chunk& chunk = *map(0, kBlock)[0].chunk;
+  m->manager->chunk_lost(chunk);
+  BOOST_CHECK(chunk.state.load() == ChunkState::kLost);
+  BOOST_CHECK_EQUAL(m->manager->space().lost_bytes, setup.chunk_bytes);
+  m->write(f, 10 * kBlock, kBlock);
+  BOOST_CHECK(map(10 * kBlock, kBlock)[0].chunk != &chunk);
+  root.reset(), f.reset();
+  m.reset();
+  m = mount();
+  f = m->find(m->root(), "f");
+  BOOST_CHECK(map(0, kBlock)[0].chunk->state.load() == ChunkState::kLost);
+  truncate(0);
+}
+
+BOOST_AUTO_TEST_CASE(fenced_means_that_nothing_works_any_more) {
+  int calls = 0;
+  m->manager->on_fenced = [&] { ++calls; };
+  m->manager->fenced();
+  m->manager->fenced();
+  BOOST_CHECK_EQUAL(calls, 1);
+  BOOST_CHECK(m->error(m->manager->make_node(root, "x", NewNode{.mode = S_IFREG}, 0)) == Errc::kFenced);
+  BOOST_CHECK(m->lookup_error(root, "f") == Errc::kFenced);
+  BOOST_CHECK(m->manager->map(*f, 0, 1).error().code == Errc::kFenced);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(nodes)
+
+BOOST_AUTO_TEST_CASE(a_node_that_restarts_empty_loses_its_chunks) {
+  Fixture fixture({.nodes = 2});
+  MountOptions options;
+  options.manager.heartbeat_ms = 20;
+  const auto m = fixture.mount(options);
+  const auto f = m->file(m->root(), "f");
+  for (std::uint64_t i = 0; i < 24; ++i) m->write(f, i * 64 * kBlockBytes, 64 * kBlockBytes);
+  auto& first = *fixture.nodes.begin()->second;
+  BOOST_REQUIRE(first.regions() > 0);
+  first.restart_empty();
+  const TimePoint deadline = deadline_after_ms(5000);
+  while (m->manager->space().lost_bytes == 0 && MonoClock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  std::size_t lost = 0, whole = 0;
+  const auto pieces = m->manager->map(*f, 0, 24 * 64 * kBlockBytes);
+  BOOST_REQUIRE(pieces.ok());
+  for (const Piece& piece : *pieces) {
+    const bool is_lost = piece.chunk->state.load() == ChunkState::kLost;
+    BOOST_CHECK_EQUAL(is_lost, piece.chunk->node == NodeId(0));
+    ++(is_lost ? lost : whole);
+  }
+  BOOST_CHECK(lost > 0 && whole > 0);
+  BOOST_CHECK(m->manager->health(NodeId(0)) == NodeHealth::kRestartedEmpty);
+  m->write(f, 100u << 20, 64 * kBlockBytes);  // it lends again
+  const auto fresh = m->manager->map(*f, 100u << 20, kBlockBytes);
+  BOOST_CHECK(fresh->front().chunk->state.load() == ChunkState::kActive);
+}
+
+BOOST_AUTO_TEST_CASE(a_mount_names_the_node_that_does_not_answer) {
+  Fixture fixture({.nodes = 2});
+  fixture.nodes["shm:/node1"]->set_silent(true);
+  Mount m;
+  const auto refused = m.open(fixture.dir.path(), fixture.nodes, {});
+  BOOST_REQUIRE(!refused.ok());
+  BOOST_CHECK(refused.error().code == Errc::kUnreachable);
+  BOOST_CHECK(refused.error().message().find("shm:/node1") != std::string::npos);
+  m.close();
+  MountOptions options;
+  options.manager.degraded = true;
+  Mount degraded(fixture.dir.path(), fixture.nodes, options);
+  BOOST_CHECK(degraded.manager->health(NodeId(1)) == NodeHealth::kUnreachable);
+  degraded.write(degraded.file(degraded.root(), "f"), 0, 100000);
+}
+
+BOOST_AUTO_TEST_CASE(a_node_that_falls_silent_is_seen_and_not_asked_for_space) {
+  Fixture fixture({.nodes = 2});
+  MountOptions options;
+  options.manager.heartbeat_ms = 20;
+  const auto m = fixture.mount(options);
+  fixture.nodes["shm:/node0"]->set_silent(true);
+  const TimePoint deadline = deadline_after_ms(5000);
+  while (m->manager->health(NodeId(0)) != NodeHealth::kUnreachable && MonoClock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  BOOST_REQUIRE(m->manager->health(NodeId(0)) == NodeHealth::kUnreachable);
+  const auto f = m->file(m->root(), "f");
+  m->write(f, 0, 100000);
+  fixture.nodes["shm:/node0"]->set_silent(false);
+  while (m->manager->health(NodeId(0)) != NodeHealth::kAlive && MonoClock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  BOOST_CHECK(m->manager->health(NodeId(0)) == NodeHealth::kAlive);
+}
+
+BOOST_AUTO_TEST_CASE(a_lease_that_a_crash_left_is_released_by_the_next_mount) {
+  Fixture fixture;
+  auto& node = *fixture.nodes.begin()->second;
+  {
+    const auto m = fixture.mount();
+    m->write(m->file(m->root(), "f"), 0, kBlockBytes);
+  }
+  const std::size_t known = node.regions();
+  node.leak(fixture.setup.chunk_bytes);
+  {
+    const auto m = fixture.mount();
+    m->manager->close();  // waits for the comparison
+  }
+  BOOST_CHECK_EQUAL(node.regions(), known);
+}
+
+BOOST_AUTO_TEST_CASE(an_older_mount_is_fenced_when_it_leases) {
+  Fixture fixture;
+  const auto m = fixture.mount();
+  FakeClient newer(fixture.nodes.begin()->second);
+  const auto sb = load_superblock(fixture.dir.path());
+  BOOST_REQUIRE(newer.fence({sb->uuid, sb->key, sb->epoch.next()}, 0).ok());
+  const auto f = m->file(m->root(), "f");
+  Errc code{};
+  for (std::uint64_t i = 0; i < 200 && code == Errc{}; ++i) {
+    const auto written = m->try_write(f, i * 64 * kBlockBytes, 64 * kBlockBytes);
+    if (!written.ok()) code = written.error().code;
+  }
+  BOOST_CHECK(code == Errc::kFenced);
+  BOOST_CHECK(m->manager->is_fenced());
+}
+
+BOOST_AUTO_TEST_CASE(a_tiny_journal_makes_progress_by_forced_drains) {
+  Fixture fixture({.journal = {1024, 8}});
+  MountOptions options;
+  options.recover.journal.durable_interval_ms = 3600000;
+  const auto m = fixture.mount(options);
+  for (int i = 0; i < 200; ++i) m->file(m->root(), "file" + std::to_string(i));
+  BOOST_CHECK_EQUAL(m->attributes(m->root()).entries, 200u);
+  BOOST_CHECK(m->store.journal->statistics().slot_waits > 0);
+}
+
+BOOST_AUTO_TEST_CASE(the_inode_cache_stays_within_its_limit) {
+  Fixture fixture;
+  MountOptions options;
+  options.manager.inode_cache_entries = 128;
+  const auto m = fixture.mount(options);
+  const auto held = m->file(m->root(), "held");
+  m->write(held, 0, 5);
+  for (int i = 0; i < 2000; ++i) m->file(m->root(), std::to_string(i));
+  BOOST_CHECK(m->find(m->root(), "held") == held);  // held: never two objects for one inode
+  for (int i = 0; i < 2000; i += 37) {
+    const auto f = m->find(m->root(), std::to_string(i));
+    BOOST_REQUIRE(S_ISREG(m->attributes(f).mode));
+    BOOST_REQUIRE(f->last_commit.load() != 0);  // dropped and read again: a sync still covers it
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs
