@@ -96,16 +96,12 @@ def registered(build):
 
 def executables(build, names):
     """The ninja targets (bin/...) that the named tests run."""
-    root = str(BUILD / build) + "/"
-    targets = set()
+    root, targets = re.escape(str(BUILD / build) + "/"), set()
     for path in (BUILD / build).rglob("CTestTestfile.cmake"):
         for line in path.read_text().splitlines():
-            if not line.startswith("add_test("):
-                continue
-            words = re.findall(r'\[=*\[(.*?)\]=*\]|"([^"]*)"|([^\s()"]+)', line[len("add_test("):])
-            words = [a or b or c for a, b, c in words]
-            if words and words[0] in names:
-                targets |= {word[len(root):] for word in words[1:] if word.startswith(root + "bin/")}
+            found = re.match(r'add_test\((?:\[=*\[(.*?)\]=*\]|"?([^\s"]+)"?) ', line)
+            if found and (found.group(1) or found.group(2)) in names:
+                targets |= set(re.findall(root + r'(bin/[^\s";\]]+)', line))
     return sorted(targets)
 
 
