@@ -50,7 +50,11 @@ refuses "rmemfs, bad size of --local" '2Q' rmemfs --local 2Q "$DIR" "$MNT"
 
 say "directories that are not file systems"
 for program in "rmemfs" "fsck.rmemfs" "rmemfs-dump"; do
-  arguments=("$WORK/no-such-dir"); [ $program != rmemfs ] || arguments+=("$MNT")
+  case $program in
+    rmemfs) arguments=("$WORK/no-such-dir" "$MNT") ;;
+    rmemfs-dump) arguments=(superblock "$WORK/no-such-dir") ;;
+    *) arguments=("$WORK/no-such-dir") ;;
+  esac
   refuses "$program, no such directory" 'no-such-dir' $program "${arguments[@]}"
 done
 mkdir "$WORK/foreign"; echo mine >"$WORK/foreign/diary"
@@ -104,7 +108,7 @@ for length in 0 1 63 $((size - 1)); do
 done
 head -c "$size" /dev/urandom >"$DIR/superblock"
 refuses "superblock of noise" 'superblock' rmemfs "$DIR" "$MNT"
-refuses "superblock of noise, dump" 'superblock' rmemfs-dump "$DIR"
+refuses "superblock of noise, dump" 'superblock' rmemfs-dump superblock "$DIR"
 sound
 "$HELPERS/edit_superblock" "$DIR" incompat
 refuses "an unknown incompatible feature" 'feature' rmemfs "$DIR" "$MNT"
