@@ -22,8 +22,8 @@ namespace rmemfs {
 namespace {
 
 // Bounds of one home batch.
-constexpr std::size_t kBatchTransactions = 16384;
-constexpr std::size_t kBatchBytes = std::size_t{8} << 20;
+constexpr std::size_t kReplayTransactions = 16384;
+constexpr std::size_t kReplayBytes = std::size_t{8} << 20;
 
 constexpr bool kIgnoresWatermark = mutated(Mutation::kReplayAll) || mutated(Mutation::kClearDescending);
 
@@ -47,7 +47,7 @@ void clear_descending(PersistentMemory& memory, const JournalScan& scan) {
 
 // Applies the run of `scan` in batches.
 Result<std::uint64_t> replay(const PersistentMemory& memory, const Uuid& file_system, const JournalScan& scan,
-                             Home& home) {
+                             Home& home, [[maybe_unused]] CommitId watermark) {
   const std::span<const std::byte> media(memory.data(), memory.size());
   Coalescer coalescer;
   std::vector<Modification> parsed;
@@ -67,8 +67,10 @@ Result<std::uint64_t> replay(const PersistentMemory& memory, const Uuid& file_sy
     ++replayed;
     ++transactions;
     bytes += report.payload_bytes;
-    if (report.id == scan.last || transactions == kBatchTransactions || bytes >= kBatchBytes) {
-      RETURN_IF_ERROR(home.apply(coalescer.coalesced(), report.id));
+    if (report.id == scan.last || transactions == kReplayTransactions || bytes >= kReplayBytes) {
+      CommitId to = report.id;
+      if constexpr (kIgnoresWatermark) to = std::max(to, watermark);
+      RETURN_IF_ERROR(home.apply(coalescer.coalesced(), to));
       coalescer.clear();
       transactions = bytes = 0;
     }
@@ -96,7 +98,7 @@ Result<RecoveryReport> recover_journal(PersistentMemory& memory, const Uuid& fil
   RecoveryReport report;
   report.discarded = scan.discarded;
   report.last = std::max(watermark, scan.last);
-  ASSIGN_OR_RETURN(report.replayed, replay(memory, file_system, scan, home));
+  ASSIGN_OR_RETURN(report.replayed, replay(memory, file_system, scan, home, watermark));
   if constexpr (mutated(Mutation::kEpochStepBeforeDurable)) {
     RETURN_IF_ERROR(step_epoch(memory, file_system, block.epoch));
   }
