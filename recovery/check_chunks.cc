@@ -60,13 +60,14 @@ Result<void> check_record(CheckContext& context, std::string_view key, std::stri
     return success();
   }
   auto record = decode_chunk(value);
-  if (record.ok() && context.find_node(record->node) != nullptr) {
+  if (record.ok() && id->value() < kChunkNumberEnd && context.find_node(record->node) != nullptr) {
     compare_with_lease(context, *id, *record);
     add(context, *id, *record);
     return success();
   }
   std::string detail = "chunk " + std::to_string(id->value());
-  if (record.ok()) detail += ": node " + std::to_string(record->node.value()) + " is not one of this file system";
+  if (id->value() >= kChunkNumberEnd) detail += ": no chunk has this number";
+  else if (record.ok()) detail += ": node " + std::to_string(record->node.value()) + " is not one of this file system";
   ASSIGN_OR_RETURN(ChunkRescue rescue, plan_rescue(context, *id));
   if (rescue.kind == ChunkRescue::Kind::kUnsure) {
     context.found_unrepairable(ProblemCode::kChunkDamaged, InodeNumber(),
@@ -126,6 +127,7 @@ ChunkRecord record_of(const LeasedRegion& lease, NodeId node) {
 
 Result<ChunkRescue> plan_rescue(const CheckContext& context, ChunkId id) {
   ChunkRescue rescue;
+  if (id.value() >= kChunkNumberEnd) return rescue;
   bool all_answered = true;
   for (const NodeState& node : context.nodes) {
     all_answered = all_answered && node.answered;
@@ -142,7 +144,7 @@ Result<ChunkRescue> plan_rescue(const CheckContext& context, ChunkId id) {
     rescue.kind = ChunkRescue::Kind::kUnsure;
     return rescue;
   }
-  if (id.value() >= stored_number(context, "next_chunk")) return rescue;
+  if (id.value() >= std::min(stored_number(context, "next_chunk"), kChunkNumberEnd)) return rescue;
   rescue.kind = ChunkRescue::Kind::kLost;
   rescue.record.node = context.nodes.front().record.id;
   rescue.record.region.generation = Generation(1);

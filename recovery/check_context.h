@@ -21,6 +21,9 @@
 
 namespace rmemfs {
 
+inline constexpr std::uint64_t kDirectoryBytes = 4096;        // st_size that directories are made with
+inline constexpr std::uint64_t kChunkNumberEnd = 1u << 24;     // the manager's chunk map ends before it
+
 // One inode that exists, by number (ascending in the table).
 struct InodeEntry {
   std::uint64_t ino = 0;
@@ -71,6 +74,7 @@ class CheckContext {
   CheckReport& report;
   Superblock superblock;
   std::unique_ptr<Metastore> store;
+  bool incomplete = false;                // a problem that was not repaired lets the later passes see nothing right
   CommitId watermark;                     // of the store: what the repairs carry
 
   std::vector<InodeEntry> inodes;

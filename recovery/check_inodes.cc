@@ -19,6 +19,7 @@ Attributes fresh_root() {
   root.ino = kRootInode;
   root.mode = S_IFDIR | 0755;
   root.nlink = 2;
+  root.size = kDirectoryBytes;
   root.parent = kRootInode;
   root.atime = root.mtime = root.ctime = root.btime = now_timestamp();
   return root;
@@ -108,7 +109,9 @@ Result<void> check_root(CheckContext& context) {
   // It comes first in key order, so it is at the front if it was readable.
   if (!context.inodes.empty() && context.inodes.front().ino == kRootInode.value()) return success();
   if (!context.found(ProblemCode::kRootMissing, kRootInode, "")) {
-    return Error(Errc::kCorrupt, "check", "there is no root directory, so names cannot be checked");
+    context.incomplete = true;
+    context.notice("without a root directory nothing more can be checked");
+    return success();
   }
   const Attributes root = fresh_root();
   context.put(inode_key(kRootInode), encode(root));
@@ -154,7 +157,7 @@ Result<void> check_inodes(CheckContext& context) {
   }
   RETURN_IF_ERROR(it->status());
   RETURN_IF_ERROR(check_root(context));
-  RETURN_IF_ERROR(check_targets(context));
+  if (!context.incomplete) RETURN_IF_ERROR(check_targets(context));
   context.report.inodes = context.inodes.size();
   context.report.directories = context.directories.size();
   context.progress(CheckPass::kInodes, 1, 1);

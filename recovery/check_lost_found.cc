@@ -48,6 +48,7 @@ Result<void> LostAndFound::make(const std::string& name) {
   a.ino = InodeNumber(number);
   a.mode = S_IFDIR | 0700;
   a.nlink = 2;
+  a.size = kDirectoryBytes;
   a.parent = kRootInode;
   a.atime = a.mtime = a.ctime = a.btime = now_timestamp();
   context_.put(inode_key(a.ino), encode(a));

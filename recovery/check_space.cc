@@ -81,10 +81,8 @@ std::string versus(const std::optional<std::uint64_t>& stored, std::uint64_t rig
   return (stored ? std::to_string(*stored) : std::string("unreadable")) + ", should be " + std::to_string(right);
 }
 
-// `used` is the highest number in use; nothing stored is right while there is none.
+// `used` is the highest number in use.
 Result<void> check_next(CheckContext& context, std::string_view name, ProblemCode code, std::uint64_t used) {
-  ASSIGN_OR_RETURN(const auto value, context.get(singleton_key(name)));
-  if (!value && used == 0) return success();
   ASSIGN_OR_RETURN(const auto stored, number_at(context, name));
   if (stored && *stored > used) return success();
   if (context.found(code, InodeNumber(), versus(stored, used + 1))) {

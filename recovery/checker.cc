@@ -47,7 +47,10 @@ Result<void> open_store(CheckContext& context, bool accept_gap) {
 Result<void> run_passes(CheckContext& context) {
   static constexpr std::array kPasses = {check_superblock, check_inodes, check_names,   check_links,
                                          check_extents,    check_space,  check_orphans, check_nodes};
-  for (const auto& pass : kPasses) RETURN_IF_ERROR(pass(context));
+  for (const auto& pass : kPasses) {
+    RETURN_IF_ERROR(pass(context));
+    if (context.incomplete) break;
+  }
   return success();
 }
 
@@ -66,7 +69,10 @@ Result<CheckReport> check_file_system(const CheckOptions& options) {
   report.label = context.superblock.label;
 
   ASSIGN_OR_RETURN(const JournalVerdict verdict, check_journal(context));
-  if (!verdict.usable) return report;
+  if (!verdict.usable) {
+    context.notice("without its journal the file system was not checked further");
+    return report;
+  }
   RETURN_IF_ERROR(open_store(context, verdict.accept_gap));
   auto passed = run_passes(context);
   if (!passed.ok()) {

@@ -8,6 +8,7 @@
 
 #include "recovery/checker.h"
 #include "tools/cli.h"
+#include "tools/json.h"
 #include "tools/report_text.h"
 #include "util/log.h"
 
@@ -143,58 +144,42 @@ void print_text(const Arguments& arguments, const CheckReport& report, bool aske
   print_summary(arguments, report);
 }
 
-void print_json_problem(const Problem& problem) {
-  const ProblemInfo& info = info_of(problem.code);
-  std::printf("    {\"code\": \"0x%04x\", \"name\": %s, \"pass\": %s, \"ino\": %llu, \"path\": %s, \"sentence\": %s, "
-              "\"repair\": %s, \"repaired\": %s}",
-              static_cast<unsigned>(problem.code), cli::json_string(info.name.substr(1)).c_str(),
-              cli::json_string(pass_name(info.pass())).c_str(), static_cast<unsigned long long>(problem.ino.value()),
-              cli::json_string(problem.path).c_str(), cli::json_string(problem.message()).c_str(),
-              cli::json_string(info.repair).c_str(), problem.repaired ? "true" : "false");
-}
-
-void print_json(const Arguments& arguments, const CheckReport& report, int status) {
-  const auto number = [](const char* name, std::uint64_t value) {
-    std::printf(", \"%s\": %llu", name, static_cast<unsigned long long>(value));
-  };
-  std::printf("{\n  \"summary\": {\"directory\": %s, \"uuid\": %s, \"label\": %s, \"exit\": %d",
-              cli::json_string(arguments.directory).c_str(), cli::json_string(report.uuid.to_string()).c_str(),
-              cli::json_string(report.label).c_str(), status);
-  number("problems", report.found);
-  number("repaired", report.repaired);
-  number("uncorrected", report.uncorrected());
-  std::printf(", \"cancelled\": %s", report.cancelled ? "true" : "false");
-  number("inodes", report.inodes);
-  number("directories", report.directories);
-  number("orphans", report.orphans);
-  number("extents", report.extents);
-  number("chunks", report.chunks);
-  number("used_bytes", report.used_bytes);
-  number("replayed", report.replayed);
-  std::printf("},\n  \"problems\": [");
-  for (std::size_t i = 0; i < report.problems.size(); ++i) {
-    std::fputs(i == 0 ? "\n" : ",\n", stdout);
-    print_json_problem(report.problems[i]);
+// The schema is stable (fsck.rmemfs(8)): names are added, never changed.
+std::string json_of(const Arguments& arguments, const CheckReport& report, int status) {
+  Json json;
+  json.begin_object().key("summary").begin_object();
+  json.field("directory", arguments.directory).field("uuid", report.uuid.to_string()).field("label", report.label);
+  json.field("exit", static_cast<std::uint64_t>(status)).field("problems", report.found);
+  json.field("repaired", report.repaired).field("uncorrected", report.uncorrected());
+  json.field("cancelled", report.cancelled).field("inodes", report.inodes).field("directories", report.directories);
+  json.field("orphans", report.orphans).field("extents", report.extents).field("chunks", report.chunks);
+  json.field("used_bytes", report.used_bytes).field("replayed", report.replayed).end_object();
+  json.key("problems").begin_array();
+  for (const Problem& problem : report.problems) {
+    const ProblemInfo& info = info_of(problem.code);
+    char code[8];
+    std::snprintf(code, sizeof code, "0x%04x", static_cast<unsigned>(problem.code));
+    json.begin_object().field("code", code).field("name", info.name.substr(1)).field("pass", pass_name(info.pass()));
+    json.field("ino", problem.ino.value()).field("path", problem.path).field("sentence", problem.message());
+    json.field("repair", info.repair).field("repaired", problem.repaired).end_object();
   }
-  std::printf("%s],\n  \"lost_files\": [", report.problems.empty() ? "" : "\n  ");
-  for (std::size_t i = 0; i < report.lost_files.size(); ++i) {
-    const LostFile& file = report.lost_files[i];
-    std::printf("%s{\"ino\": %llu, \"path\": %s, \"bytes\": %llu}", i == 0 ? "" : ", ",
-                static_cast<unsigned long long>(file.ino.value()), cli::json_string(file.path).c_str(),
-                static_cast<unsigned long long>(file.bytes));
+  json.end_array().key("lost_files").begin_array();
+  for (const LostFile& file : report.lost_files) {
+    json.begin_object().field("ino", file.ino.value()).field("path", file.path).field("bytes", file.bytes).end_object();
   }
-  std::printf("],\n  \"notices\": [");
-  for (std::size_t i = 0; i < report.notices.size(); ++i) {
-    std::printf("%s%s", i == 0 ? "" : ", ", cli::json_string(report.notices[i]).c_str());
-  }
-  std::printf("]\n}\n");
+  json.end_array().key("notices").begin_array();
+  for (const std::string& notice : report.notices) json.value(notice);
+  json.end_array().end_object();
+  return json.text();
 }
 
 int fail(const Arguments& arguments, const Error& error) {
   if (arguments.json) {
-    std::printf("{\n  \"summary\": {\"directory\": %s, \"exit\": %d, \"error\": %s},\n  \"problems\": []\n}\n",
-                cli::json_string(arguments.directory).c_str(), kOperational,
-                cli::json_string(cli::sentence_of(error)).c_str());
+    Json json;
+    json.begin_object().key("summary").begin_object().field("directory", arguments.directory);
+    json.field("exit", std::uint64_t{kOperational}).field("error", cli::sentence_of(error)).end_object();
+    json.key("problems").begin_array().end_array().end_object();
+    std::puts(json.text().c_str());
   }
   return cli::fail(kProgram, error, kOperational);
 }
@@ -240,7 +225,7 @@ int main(int argc, char** argv) {
   progress.clear();
   if (!report.ok()) return fail(arguments, report.error());
   const int status = status_of(*report);
-  if (arguments.json) print_json(arguments, *report, status);
+  if (arguments.json) std::puts(json_of(arguments, *report, status).c_str());
   else print_text(arguments, *report, asks);
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     cli::print_error(kProgram, "the report could not be written");

@@ -1,5 +1,4 @@
-// Text for reports of fsck.rmemfs and rmemfs-dump: JSON strings, and names that are safe on a terminal.
-// Thread-safety: plain functions.
+// Names of files, which are bytes, as text that is safe on a terminal. Thread-safety: plain functions.
 #pragma once
 
 #include <string>
@@ -7,9 +6,6 @@
 
 namespace rmemfs::cli {
 
-// A JSON string with its quotes. Names are bytes: one that is not part of valid UTF-8 becomes the lone surrogate U+DCxx,
-// as Python's surrogateescape reads it back.
-std::string json_string(std::string_view bytes);
 // Control characters and backslashes as \ooo and "\\".
 std::string printable(std::string_view bytes);
 
