@@ -58,7 +58,7 @@ Result<void> check_options(const FormatOptions& o) {
   if (o.nodes.size() > kMaxNodes) return invalid("more than 1024 memory nodes are given");
   std::set<std::string> seen;
   for (const std::string& node : o.nodes) {
-    RETURN_IF_ERROR(NodeAddress::parse(node));
+    RETURN_IF_ERROR(NodeAddress::parse(node_address_of(o.directory, NodeRecord{NodeId(0), node})));
     if (!seen.insert(node).second) return invalid("the memory node " + node + " is given twice");
   }
   if (o.label.size() > kMaxLabelBytes) return invalid("the label is longer than 64 bytes");
