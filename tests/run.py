@@ -4,8 +4,9 @@
 tests/expected.txt is the one list of what must run where. A test that is registered but not listed, or listed but not
 registered, fails the run. A skipped test is shown with its reason; with RMEMFS_EXPECT_ALL=1 it fails the run.
 
-Stages: the dev build; then its unit, model, crash, fuzz and check tests while the sanitizer builds compile at low
-priority; then the sanitizer runs; then, alone on the machine because they look at the clock, the mount tests.
+Stages: the dev build; its unit, model, crash and check tests, then its mount tests, one at a time because they look at the
+clock; meanwhile the sanitizer builds compile with what the tests leave idle (SCHED_IDLE: mount tests wait a lot); at last
+what needs the processors whole: the sanitizer runs and the fuzzing. The linter runs in ./dev check only, or when named.
 """
 import json
 import os
@@ -60,12 +61,12 @@ def read_expected():
     return expected
 
 
-def run_logged(log, command, nice=0):
+def run_logged(log, command, idle=False):
     """Runs a command with its output in build/LOG; raises with the log's end."""
     path = BUILD / log
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as out:
-        status = subprocess.run(["nice", "-n", str(nice), *command], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
+        status = subprocess.run([*(["chrt", "--idle", "0"] if idle else []), *command], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
                                 stdin=subprocess.DEVNULL, check=False).returncode
     if status != 0:
         tail = "\n".join(path.read_text(errors="replace").splitlines()[-40:])
@@ -77,9 +78,9 @@ def configure(build):
     run_logged(f"{build}-configure.log", ["cmake", "--preset", build, *launcher])
 
 
-def compile_targets(build, targets, nice=0):
+def compile_targets(build, targets, idle=False):
     started = time.monotonic()
-    run_logged(f"{build}-build.log", ["ninja", "-C", f"build/{build}", "-j", str(JOBS), *targets], nice)
+    run_logged(f"{build}-build.log", ["ninja", "-C", f"build/{build}", "-j", str(JOBS), *targets], idle)
     say(f"built {build} in {time.monotonic() - started:.0f} s")
 
 
@@ -220,7 +221,7 @@ def report(outcomes, started, strict):
 
 
 def select(expected, wanted):
-    """build -> names. A wanted word is a test, a label, or a build; nothing wanted means all (lint runs in check)."""
+    """build -> names. A wanted word is a test, a label, or a build; nothing wanted means all but lint."""
     known = set(expected) | set(LABELS) | {"asan", "tsan"}
     for word in wanted:
         if word not in known:
@@ -230,7 +231,7 @@ def select(expected, wanted):
     for name, (label, builds) in expected.items():
         for build in builds:
             named = name in wanted or label in wanted
-            if not wanted or (build == "dev" and named) or (build in wanted and (named or not set(wanted) - set(BUILDS))):
+            if (not wanted and label != "lint") or (build == "dev" and named) or (build in wanted and (named or not set(wanted) - set(BUILDS))):
                 chosen[build].append(name)
     return chosen
 
@@ -251,6 +252,9 @@ def main(arguments):
     strict = os.environ.get("RMEMFS_EXPECT_ALL") == "1"
     chosen = select(expected, wanted)
     by_label = lambda names, *labels: [n for n in names if expected[n][0] in labels]
+    if not any(chosen.values()):
+        say("tests: nothing to run")
+        return 2
     shutil.rmtree(LOGS, ignore_errors=True)
     outcomes, errors = [], []
 
@@ -260,7 +264,7 @@ def main(arguments):
                 if chosen[build]:
                     configure(build)
                     outcomes.extend(compare_lists(expected, build) if not wanted else [])
-                    compile_targets(build, executables(build, chosen[build]), nice=10)
+                    compile_targets(build, executables(build, chosen[build]), idle=True)
         except (Failed, subprocess.CalledProcessError, OSError) as error:
             errors.append(str(error))
 
@@ -274,14 +278,15 @@ def main(arguments):
     background.start()
     missing = {o.name for o in outcomes if o.reason.startswith("expected, but")}
     names = [n for n in chosen["dev"] if n not in missing]
-    outcomes += run_tests("dev", by_label(names, "unit", "model", "crash", "fuzz", "check", "lint"), JOBS, long)
+    outcomes += run_tests("dev", by_label(names, "unit", "model", "crash", "check", "lint"), JOBS, long)
+    outcomes += run_tests("dev", by_label(names, "mount"), 1, long)
     background.join()
     if errors:
         raise Failed("\n".join(errors))
     missing = {(o.build, o.name) for o in outcomes if o.reason.startswith("expected, but")}
     for build in ("asan", "tsan"):
         outcomes += run_tests(build, [n for n in chosen[build] if (build, n) not in missing], JOBS, long)
-    outcomes += run_tests("dev", by_label(names, "mount"), 1, long)
+    outcomes += run_tests("dev", by_label(names, "fuzz"), JOBS, long)
     return report(outcomes, started, strict)
 
 
