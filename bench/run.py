@@ -305,7 +305,7 @@ def bench_program(part, program, *arguments):
         if line.startswith("{"):
             one = json.loads(line)
             limit = one.get("limit")
-            rows.append(row(part, one["name"], one.get("value"), one.get("unit", ""), one.get("ratio"), one.get("low"),
+            rows.append(row(part, one["name"].removeprefix(part + ": "), one.get("value"), one.get("unit", ""), one.get("ratio"), one.get("low"),
                             one.get("high"), f"<= {limit:g}" if isinstance(limit, (int, float)) else limit,
                             one.get("ok") if limit is not None else None))
     if not rows:
