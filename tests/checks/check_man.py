@@ -2,7 +2,8 @@
 """The manual pages: clean under mandoc, and in step with the programs.
 
 Usage: check_man.py DIRECTORY-OF-PROGRAMS. Every option that a program's --help shows (of its subcommands too) is in its
-page, and every option that the page's list items document is in --help.
+page, and every option that the page's list items document is in --help. fsck.rmemfs(8) has exactly the problem codes of
+recovery/problem.h, rmemfs(8) every -o option that tools/mount_options.cc reads.
 """
 import re
 import subprocess
@@ -53,6 +54,18 @@ def options_of_page(path):
     return set(re.findall(OPTION, rendered)), documented
 
 
+def check_tables(problems):
+    page = (ROOT / "man/fsck.rmemfs.8").read_text()
+    real = set(re.findall(r"X\(k(\w+), (0x[0-9a-f]{4}),", (ROOT / "recovery/problem.h").read_text()))
+    told = {(name, code) for code, name in re.findall(r"^\.It Li (0x[0-9a-f]{4}) Li (\w+)", page, re.M)}
+    problems += [f"man/fsck.rmemfs.8 does not have problem {code} {name}" for name, code in sorted(real - told)]
+    problems += [f"man/fsck.rmemfs.8 has problem {code} {name}, which is none" for name, code in sorted(told - real)]
+    page = (ROOT / "man/rmemfs.8").read_text()
+    for name in re.findall(r'\bname == "(\w+)"', (ROOT / "tools/mount_options.cc").read_text()):
+        if not re.search(rf"\bCm {name}\b", page):
+            problems.append(f"man/rmemfs.8 does not have -o {name}")
+
+
 def main():
     programs = Path(sys.argv[1])
     problems = []
@@ -63,6 +76,8 @@ def main():
             continue
         lint = output(["mandoc", "-T", "lint", "-W", "warning", str(path)])
         problems += [line.replace(str(ROOT) + "/", "") for line in lint.stdout.splitlines()]
+    if not problems:
+        check_tables(problems)
     for name, page in PAGES.items():
         path = ROOT / "man" / page
         if not path.is_file():
