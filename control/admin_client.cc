@@ -68,7 +68,7 @@ class Client final : public AdminClient {
 
   Result<std::vector<std::string>> lost_files(std::uint32_t timeout_ms) override {
     grpc::ClientContext context;
-    set_deadline(context, timeout_ms);
+    set_deadline(context, deadline_after_ms(timeout_ms));
     const auto reader = stub_->LostFiles(&context, request());
     std::vector<std::string> files;
     admin::LostFilesReply reply;
@@ -92,7 +92,7 @@ class Client final : public AdminClient {
   Result<void> call(grpc::Status (Stub::*method)(grpc::ClientContext*, const admin::Request&, Reply*), Reply& reply,
                     std::uint32_t timeout_ms, const char* where) {
     grpc::ClientContext context;
-    set_deadline(context, timeout_ms);
+    set_deadline(context, deadline_after_ms(timeout_ms));
     const grpc::Status status = ((*stub_).*method)(&context, request(), &reply);
     if (!status.ok()) return from_status(status, where, directory_);
     return success();

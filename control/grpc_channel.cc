@@ -81,8 +81,9 @@ GrpcChannel open_tcp_channel(const std::string& host, const std::string& port) {
   return result;
 }
 
-void set_deadline(grpc::ClientContext& context, std::uint32_t timeout_ms) {
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms));
+void set_deadline(grpc::ClientContext& context, TimePoint deadline) {
+  context.set_deadline(std::chrono::system_clock::now() +
+                       std::chrono::duration_cast<std::chrono::system_clock::duration>(deadline - MonoClock::now()));
 }
 
 void adopt_grpc_log() { gpr_set_log_function(&to_our_log); }

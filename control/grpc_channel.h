@@ -9,6 +9,7 @@
 #include <string>
 
 #include "control/unix_socket.h"
+#include "util/clock.h"
 #include "util/result.h"
 
 namespace rmemfs {
@@ -23,7 +24,7 @@ struct GrpcChannel {
 Result<GrpcChannel> open_unix_channel(const std::string& path);
 GrpcChannel open_tcp_channel(const std::string& host, const std::string& port);
 
-void set_deadline(grpc::ClientContext& context, std::uint32_t timeout_ms);
+void set_deadline(grpc::ClientContext& context, TimePoint deadline);
 
 // Sends gRPC's own messages to our log at debug level: a dead node is our error, told once, not gRPC's on stderr.
 void adopt_grpc_log();

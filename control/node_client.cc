@@ -75,7 +75,10 @@ class Client final : public NodeClient {
     request.set_minimum_bytes(minimum_bytes);
     request.set_tag(tag);
     node::Region reply;
-    RETURN_IF_ERROR(call(&Stub::Lease, request, reply, timeout_ms, "node lease"));
+    // A lease must not happen twice, so it is sent once, over a connection that a heartbeat has just proved alive.
+    const TimePoint deadline = deadline_after_ms(timeout_ms);
+    RETURN_IF_ERROR(heartbeat(timeout_ms));
+    RETURN_IF_ERROR(call_once(&Stub::Lease, request, reply, deadline, "node lease"));
     Result<LeasedRegion> region = named(read_message(reply), "node lease");
     if (region.ok() && (region->length_bytes > length_bytes || region->length_bytes < minimum_bytes)) {
       return Error(Errc::kProtocol, "node lease", address_ + ": leased another length than asked");
@@ -126,9 +129,22 @@ class Client final : public NodeClient {
   template <typename Request, typename Reply>
   Result<void> call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*), Request& request,
                     Reply& reply, std::uint32_t timeout_ms, const char* where) {
+    const TimePoint deadline = deadline_after_ms(timeout_ms);
+    Result<void> result = call_once(method, request, reply, deadline, where);
+    // A node that was restarted since the last call is met through the old, dead connection first; only a call finds
+    // that out. Asking once more meets the new one. Every call that comes here may happen twice.
+    if (!result.ok() && result.error().code == Errc::kUnreachable && MonoClock::now() < deadline) {
+      result = call_once(method, request, reply, deadline, where);
+    }
+    return result;
+  }
+
+  template <typename Request, typename Reply>
+  Result<void> call_once(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*), Request& request,
+                         Reply& reply, TimePoint deadline, const char* where) {
     request.set_protocol_version(kNodeProtocolVersion);
     grpc::ClientContext context;
-    set_deadline(context, timeout_ms);
+    set_deadline(context, deadline);
     const grpc::Status status = ((*stub_).*method)(&context, request, &reply);
     if (!status.ok()) return from_status(status, where, address_);
     return success();

@@ -113,13 +113,13 @@ Result<NodeDescription> MemoryNode::describe() {
 
 Result<LeasedRegion> MemoryNode::lease(const FileSystemIdentity& who, std::uint64_t length_bytes,
                                        std::uint64_t minimum_bytes, std::uint64_t tag, const std::string& peer) {
-  const std::uint64_t length = std::min(length_bytes, pool_.data_bytes()) / kPoolPage * kPoolPage;
-  if (minimum_bytes > length_bytes || length_bytes < kPoolPage) {
-    return Error(Errc::kInvalid, "lease", "a lease is of at least 4096 bytes and its minimum");
+  const std::uint64_t whole = length_bytes / kPoolPage * kPoolPage;
+  const std::uint64_t length = std::min(whole, pool_.data_bytes());
+  if (minimum_bytes > whole || whole == 0) {
+    return Error(Errc::kInvalid, "lease", "no whole pages lie between the minimum and the length");
   }
-  if (minimum_bytes > length) return Error(Errc::kNoSpace, "lease");
-  const std::uint64_t minimum = std::max<std::uint64_t>((minimum_bytes + kPoolPage - 1) / kPoolPage, 1) * kPoolPage;
-  if (minimum > length) return Error(Errc::kInvalid, "lease", "no whole pages lie between the minimum and the length");
+  const std::uint64_t minimum = minimum_bytes == 0 ? kPoolPage : ((minimum_bytes - 1) / kPoolPage + 1) * kPoolPage;
+  if (minimum > length) return Error(Errc::kNoSpace, "lease");
   RETURN_IF_ERROR(enter(who, peer));
   MutexLock lock(mutex_);
   // Between enter() and here a newer mount may have come; the answer must not be given to an older one.

@@ -23,7 +23,7 @@ struct PoolOptions {
   std::string path;              // empty: anonymous
   bool persistent = false;       // `path` is mapped by libpmem
   std::uint64_t data_bytes = 0;  // to lend; 0: what the existing pool has
-  std::function<void()> after_persist;  // tests look at the bytes here; called with no lock that they could want
+  std::function<void()> after_persist;  // tests look at the bytes here; the pool's lock may be held
 };
 
 class PoolMemory {
