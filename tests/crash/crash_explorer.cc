@@ -2,7 +2,7 @@
 //
 // usage: crash_explorer [--rounds N] [--long] [--seed S] [--backing pmem|file|both] [--puts-only] [--minimum IMAGES]
 //   --rounds N      workloads per kind of memory
-//   --long          more rounds, more crash images per moment
+//   --long          more rounds, more crash images per moment; the same as RMEMFS_LONG in the environment
 //   --puts-only     transactions that may be applied twice without harm
 //   --minimum N     fail when fewer crash images were explored: a test that looked at nothing proves nothing
 // Exit status: 0 no violation, 1 a violation (printed with its seed), 2 bad usage or too few images.
@@ -20,12 +20,12 @@ namespace {
 using Backing = PersistentMemory::Backing;
 
 struct Options {
-  int rounds = 60;
+  int rounds = 150;
   std::uint64_t seed = 20240611;
   bool pmem = true;
   bool file = true;
   bool puts_only = false;
-  std::uint64_t minimum = 20000;
+  std::uint64_t minimum = 50000;
   ExplorerLimits limits;
 };
 
@@ -78,6 +78,11 @@ bool run_round(const Options& options, Backing backing, std::uint64_t seed, Tota
 
 Options parse(int argc, char** argv) {
   Options options;
+  const auto go_long = [&options] {
+    options.rounds = 400;
+    options.limits = {.choices = 1024, .recovery_choices = 32, .recovery_every = 3, .continue_every = 40};
+  };
+  if (const char* asked = std::getenv("RMEMFS_LONG"); asked != nullptr && *asked != 0) go_long();
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     const auto value = [&]() -> const char* {
@@ -93,8 +98,7 @@ Options parse(int argc, char** argv) {
     } else if (word == "--puts-only") {
       options.puts_only = true;
     } else if (word == "--long") {
-      options.rounds = 400;
-      options.limits = {.choices = 1024, .recovery_choices = 32, .recovery_every = 3, .continue_every = 40};
+      go_long();
     } else if (word == "--backing") {
       const std::string backing = value();
       options.pmem = backing != "file";
