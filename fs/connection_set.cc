@@ -24,6 +24,18 @@ Posted ConnectionSet::post(NodeId node, Operation& operation) {
     operation.error = found.error().code;
     return Posted::kCompleted;
   }
+  switch (operation.kind) {
+    case OperationKind::kRead:
+      counters.add(Counter::kRemoteReads);
+      counters.add(Counter::kRemoteReadBytes, operation.length_bytes);
+      break;
+    case OperationKind::kWrite:
+      counters.add(Counter::kRemoteWrites);
+      counters.add(Counter::kRemoteWrittenBytes, operation.length_bytes);
+      break;
+    case OperationKind::kPersist: counters.add(Counter::kRemotePersists); break;
+    case OperationKind::kCompareSwap: break;
+  }
   Link& link = **found;
   const Posted posted = link.connection->post(operation);
   if (posted == Posted::kPending) {
@@ -31,8 +43,6 @@ Posted ConnectionSet::post(NodeId node, Operation& operation) {
     link.unsent = true;
     unsent_ = true;
     counters.add(Counter::kRemotePending);
-  } else {
-    counters.add(Counter::kRemoteInline);
   }
   return posted;
 }
@@ -71,18 +81,6 @@ bool ConnectionSet::poll() {
 
 bool ConnectionSet::poll(NodeId node) {
   return node.value() < links_.size() && poll(links_[node.value()]);
-}
-
-ConnectionStatistics ConnectionSet::statistics() const {
-  ConnectionStatistics total;
-  for (const Link& link : links_) {
-    if (!link.connection) continue;
-    const ConnectionStatistics s = link.connection->statistics();
-    total.reads += s.reads, total.writes += s.writes, total.persists += s.persists, total.swaps += s.swaps;
-    total.read_bytes += s.read_bytes, total.written_bytes += s.written_bytes;
-    total.reconnects += s.reconnects, total.failures += s.failures;
-  }
-  return total;
 }
 
 void OperationBatch::add(OperationKind kind, const Chunk& chunk, std::uint64_t offset, std::byte* buffer,

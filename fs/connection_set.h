@@ -42,8 +42,6 @@ class ConnectionSet {
 
   std::uint32_t lane() const { return lane_; }
   Executor& executor() const { return executor_; }
-  // Copied by the lane's thread only.
-  ConnectionStatistics statistics() const;
 
   LaneCounters counters;
 

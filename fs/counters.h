@@ -31,9 +31,13 @@ namespace rmemfs {
   X(kErrors, "requests.failed")              \
   X(kReadBytes, "bytes.read")                \
   X(kWrittenBytes, "bytes.written")          \
-  X(kRemoteInline, "remote.completed_inline") \
-  X(kRemotePending, "remote.pending")        \
-  X(kRemoteFailed, "remote.failed")          \
+  X(kRemoteReads, "transport.reads")         \
+  X(kRemoteWrites, "transport.writes")       \
+  X(kRemotePersists, "transport.persists")   \
+  X(kRemoteReadBytes, "transport.read_bytes") \
+  X(kRemoteWrittenBytes, "transport.written_bytes") \
+  X(kRemotePending, "transport.awaited")     \
+  X(kRemoteFailed, "transport.failed")       \
   X(kSpins, "lane.spins")                    \
   X(kSpinHits, "lane.spin_hits")             \
   X(kSleeps, "lane.sleeps")

@@ -89,7 +89,7 @@ int run_child(const MountJob& job, int report) {
   if (::chdir("/") != 0) return 1;
   if (report > 3) ::close_range(3, static_cast<unsigned>(report) - 1, 0);
   ::close_range(static_cast<unsigned>(report) + 1, ~0U, 0);
-  ::umask(0);
+  ::umask(077);
   const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   ::dup2(null, STDIN_FILENO);
   ::dup2(null, STDOUT_FILENO);

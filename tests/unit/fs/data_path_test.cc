@@ -1,0 +1,96 @@
+// The data path when memory nodes misbehave: errors surface, sizes stay true, deadlines hold.
+#include "fixture.h"
+
+using namespace rmemfs;
+
+BOOST_AUTO_TEST_SUITE(data_path)
+
+BOOST_AUTO_TEST_CASE(a_write_that_fails_leaves_size_and_contents) {
+  Fixture fixture;
+  Files files(fixture);
+  files.faults.fail_nth = 2;
+  const InodeNumber ino = files.create("file");
+  BOOST_REQUIRE(files.write(ino, 0, std::string(4096, 'a')).ok());
+  const auto failed = files.write(ino, 4096, std::string(4096, 'b'));
+  BOOST_REQUIRE(!failed.ok());
+  BOOST_TEST((failed.error().code == Errc::kUnreachable));
+  BOOST_TEST(files.size(ino) == 4096u);
+  BOOST_TEST((*files.read(ino, 0, 10000) == std::string(4096, 'a')));
+  BOOST_REQUIRE(files.write(ino, 4096, "again").ok());
+  BOOST_TEST((*files.read(ino, 4096, 100) == "again"));
+}
+
+BOOST_AUTO_TEST_CASE(blocks_of_a_write_of_unknown_fate_are_not_given_to_another_file) {
+  Setup setup;
+  setup.pool_bytes = 1u << 20;
+  Fixture fixture(setup);
+  Files files(fixture, 100);
+  files.faults.drop = 1000;
+  const InodeNumber first = files.create("first");
+  const std::uint64_t before = files.fs.statfs().free_bytes;
+  BOOST_REQUIRE(!files.write(first, 0, std::string(65536, 'a')).ok());
+  BOOST_TEST(files.fs.statfs().free_bytes < before);
+  BOOST_TEST(files.size(first) == 0u);
+}
+
+BOOST_AUTO_TEST_CASE(an_operation_that_is_never_answered_ends_at_its_deadline) {
+  Fixture fixture;
+  Files files(fixture, 200);
+  files.faults.drop = 1000;
+  const InodeNumber ino = files.create("file");
+  const TimePoint began = MonoClock::now();
+  const auto failed = files.write(ino, 0, "x");
+  const auto took = MonoClock::now() - began;
+  BOOST_REQUIRE(!failed.ok());
+  BOOST_TEST((failed.error().code == Errc::kDeadline));
+  BOOST_TEST((took >= std::chrono::milliseconds(190) && took < std::chrono::milliseconds(2000)));
+}
+
+BOOST_AUTO_TEST_CASE(a_torn_write_is_not_part_of_the_file) {
+  Fixture fixture;
+  Files files(fixture);
+  files.faults.tear = 1000;
+  const InodeNumber ino = files.create("file");
+  BOOST_REQUIRE(!files.write(ino, 0, std::string(100000, 'a')).ok());
+  BOOST_TEST(files.size(ino) == 0u);
+  BOOST_TEST(files.read(ino, 0, 100)->empty());
+}
+
+BOOST_AUTO_TEST_CASE(late_and_reordered_operations_change_nothing) {
+  Fixture fixture;
+  Files files(fixture);
+  files.faults.delay = 300;
+  files.faults.reorder = 300;
+  files.faults.max_delay = std::chrono::milliseconds(1);
+  const InodeNumber ino = files.create("file");
+  std::string expected;
+  for (int i = 0; i < 60; ++i) {
+    const std::string part(1000 + i * 37, static_cast<char>('a' + i % 26));
+    BOOST_REQUIRE(files.write(ino, expected.size(), part).ok());
+    expected += part;
+  }
+  BOOST_TEST((*files.read(ino, 0, expected.size() + 10) == expected));
+}
+
+BOOST_AUTO_TEST_CASE(a_lost_region_is_an_error_for_its_files_and_never_zeros) {
+  Fixture fixture;
+  Files files(fixture);
+  files.faults.fail_nth = 2;
+  files.faults.fail_error = Errc::kRegionLost;
+  const InodeNumber ino = files.create("file");
+  BOOST_REQUIRE(files.write(ino, 0, std::string(4096, 'p')).ok());
+  BOOST_TEST((files.read(ino, 0, 100).error().code == Errc::kRegionLost));
+  BOOST_TEST((files.read(ino, 0, 100).error().code == Errc::kRegionLost));  // known now, without asking the node
+}
+
+BOOST_AUTO_TEST_CASE(a_fenced_mount_says_so) {
+  Fixture fixture;
+  Files files(fixture);
+  files.faults.fail_nth = 1;
+  files.faults.fail_error = Errc::kFenced;
+  const InodeNumber ino = files.create("file");
+  BOOST_TEST((files.write(ino, 0, "x").error().code == Errc::kFenced));
+  BOOST_TEST(files.mount.manager->is_fenced());
+}
+
+BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,145 @@
+// Lookup counts, handles, and what fsync has to persist.
+#include "fs/dirty_regions.h"
+#include "fs/handle_table.h"
+#include "fs/inode_table.h"
+#include "fs/request_buffer.h"
+
+#define BOOST_TEST_DYN_LINK
+#include <boost/test/unit_test.hpp>
+
+using namespace rmemfs;
+
+BOOST_AUTO_TEST_SUITE(inode_table)
+
+BOOST_AUTO_TEST_CASE(counts_balance) {
+  InodeTable table;
+  const InodeNumber ino(7);
+  table.add(ino);
+  table.add(ino, 3);
+  BOOST_TEST(table.references(ino) == 4u);
+  BOOST_TEST(!table.forget(ino, 3));
+  BOOST_TEST(!table.forget(ino, 1));
+  BOOST_TEST(table.size() == 0u);
+}
+
+BOOST_AUTO_TEST_CASE(an_orphan_is_purged_by_its_last_reference_and_once) {
+  InodeTable table;
+  const InodeNumber ino(7);
+  table.add(ino, 2);
+  BOOST_TEST(!table.orphaned(ino));
+  BOOST_TEST(!table.forget(ino, 1));
+  BOOST_TEST(table.forget(ino, 1));
+  BOOST_TEST(!table.forget(ino, 1));
+}
+
+BOOST_AUTO_TEST_CASE(an_orphan_without_references_is_purged_at_once) {
+  InodeTable table;
+  BOOST_TEST(table.orphaned(InodeNumber(9)));
+  BOOST_TEST(table.size() == 0u);
+}
+
+BOOST_AUTO_TEST_CASE(forgetting_too_much_does_not_wrap) {
+  InodeTable table;
+  table.add(InodeNumber(9), 2);
+  BOOST_TEST(!table.forget(InodeNumber(9), 5));
+  BOOST_TEST(table.references(InodeNumber(9)) == 0u);
+}
+
+BOOST_AUTO_TEST_CASE(orphans_are_taken_at_unmount) {
+  InodeTable table;
+  table.add(InodeNumber(1));
+  table.add(InodeNumber(2));
+  BOOST_TEST(!table.orphaned(InodeNumber(2)));
+  const auto orphans = table.take_orphans();
+  BOOST_REQUIRE(orphans.size() == 1u);
+  BOOST_TEST(orphans[0].value() == 2u);
+  BOOST_TEST(table.size() == 1u);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(handle_table)
+
+BOOST_AUTO_TEST_CASE(a_stale_handle_is_bad_even_when_its_slot_is_used_again) {
+  HandleTable<int> table(4);
+  const auto first = table.insert(std::make_shared<int>(1));
+  BOOST_REQUIRE(first.ok());
+  BOOST_TEST(table.erase(*first).ok());
+  const auto second = table.insert(std::make_shared<int>(2));
+  BOOST_REQUIRE(second.ok());
+  BOOST_TEST(*first != *second);
+  BOOST_TEST(!table.get(*first).ok());
+  BOOST_TEST(!table.erase(*first).ok());
+  BOOST_TEST(**table.get(*second) == 2);
+  BOOST_TEST(!table.get(0).ok());
+}
+
+BOOST_AUTO_TEST_CASE(the_limit_is_kept) {
+  HandleTable<int> table(1);
+  const auto first = table.insert(std::make_shared<int>(1));
+  const auto second = table.insert(std::make_shared<int>(2));
+  BOOST_REQUIRE(!second.ok());
+  BOOST_TEST((second.error().code == Errc::kTooMany));
+  BOOST_TEST(table.erase(*first).ok());
+  BOOST_TEST(table.insert(std::make_shared<int>(3)).ok());
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(dirty_regions)
+
+BOOST_AUTO_TEST_CASE(a_write_during_fsync_stays_for_the_next_one) {
+  DirtyRegions dirty;
+  Chunk chunk;
+  const InodeNumber ino(3);
+  dirty.written(ino, 0, chunk);
+  dirty.written(ino, 1, chunk);
+  const auto before = dirty.snapshot(ino);
+  BOOST_TEST(before.size() == 2u);
+  dirty.written(ino, 1, chunk);
+  dirty.persisted(ino, before);
+  const auto after = dirty.snapshot(ino);
+  BOOST_REQUIRE(after.size() == 1u);
+  BOOST_TEST(after[0].lane == 1u);
+}
+
+BOOST_AUTO_TEST_CASE(a_failed_fsync_leaves_everything) {
+  DirtyRegions dirty;
+  Chunk chunk;
+  dirty.written(InodeNumber(3), 0, chunk);
+  BOOST_TEST(dirty.snapshot(InodeNumber(3)).size() == 1u);
+  BOOST_TEST(dirty.snapshot(InodeNumber(3)).size() == 1u);
+}
+
+BOOST_AUTO_TEST_CASE(regions_that_need_nothing_say_so) {
+  Chunk chunk;
+  BOOST_TEST(!DirtyRegions::needs_persist(chunk));
+  chunk.region.durability = {Durability::kPersistent, PersistMethod::kNodeFlush};
+  BOOST_TEST(DirtyRegions::needs_persist(chunk));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(request_buffers)
+
+BOOST_AUTO_TEST_CASE(a_buffer_comes_back_with_its_last_reference) {
+  RequestBuffers buffers(1);
+  BufferRef first = buffers.take();
+  BOOST_TEST(static_cast<bool>(first));
+  BOOST_TEST(!buffers.take());
+  BufferRef second = first;
+  first.reset();
+  BOOST_TEST(!buffers.take());
+  second.reset();
+  BOOST_TEST(buffers.in_use() == 0u);
+  BOOST_TEST(static_cast<bool>(buffers.take()));
+}
+
+BOOST_AUTO_TEST_CASE(a_payload_begins_on_a_page) {
+  RequestBuffers buffers(2);
+  const BufferRef buffer = buffers.take();
+  BOOST_TEST(reinterpret_cast<std::uintptr_t>(buffer.data().data()) % 4096 == 0u);
+  BOOST_TEST((buffer.request().data() + RequestBuffers::kRequestHead == buffer.data().data()));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
