@@ -50,6 +50,7 @@ void layout_insert(Layout& layout, const Extent& extent, TouchedKeys& touched) {
 
 std::vector<Extent> layout_remove(Layout& layout, std::uint64_t begin, std::uint64_t end, TouchedKeys& touched) {
   std::vector<Extent> removed;
+  if (begin >= end) return removed;  // or an extent around `begin` would give a part without a length
   auto it = layout.upper_bound(begin);
   if (it != layout.begin() && std::prev(it)->second.end() > begin) --it;
   while (it != layout.end() && it->first < end) {

@@ -17,10 +17,12 @@
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -424,6 +426,10 @@ Result<std::unique_ptr<Metastore>> Metastore::open(const std::string& path, Mode
   const bool exists = ::access((path + "/CURRENT").c_str(), F_OK) == 0;
   if (!exists && mode != Mode::kCreate) return Error(Errc::kNotFound, "metadata store", path);
   if (exists && mode == Mode::kCreate) return Error(Errc::kExists, "metadata store", path);
+  // Made here: RocksDB complains in the log when it finds no directory to look into.
+  if (mode == Mode::kCreate && ::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+    return Error(errc_from_errno(errno), "metadata store create", path);
+  }
   rocksdb::Options o = store_options(options);
   o.create_if_missing = mode == Mode::kCreate;
   rocksdb::DB* raw = nullptr;

@@ -9,7 +9,9 @@ namespace {
 
 constexpr std::uint64_t kBlock = kBlockBytes;
 
+// Three chunks: too few for leasing ahead, so that free space changes only where a case changes it.
 struct Data : Fixture {
+  Data() : Fixture({.pool_bytes = 3u << 20}) {}
   std::unique_ptr<Mount> m = mount();
   InodeRef root = m->root();
   InodeRef f = m->file(root, "f");

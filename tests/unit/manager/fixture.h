@@ -135,6 +135,12 @@ class FakeClient final : public NodeClient {
 
 using FakeNodes = std::map<std::string, std::shared_ptr<FakeNode>>;
 
+// For messages of checks, which are evaluated whether or not they fail.
+template <typename T>
+std::string why(const Result<T>& result) {
+  return result.ok() ? std::string() : result.error().message();
+}
+
 // An empty directory, removed at the end.
 class TempDir {
  public:
@@ -176,10 +182,10 @@ inline void format_directory(const std::string& directory, const Setup& setup) {
   sb.name_hash_seed = 12345;
   for (unsigned i = 0; i < setup.nodes; ++i) sb.nodes.push_back({NodeId(i), "shm:/node" + std::to_string(i)});
   auto memory = map_persistent(directory + "/journal", {.create = true, .size = Journal::bytes_needed(sb.journal)});
-  BOOST_REQUIRE_MESSAGE(memory.ok(), memory.error().message());
+  BOOST_REQUIRE_MESSAGE(memory.ok(), why(memory));
   BOOST_REQUIRE(Journal::format(**memory, sb.uuid, sb.journal).ok());
   auto store = Metastore::open(directory + "/db", Metastore::Mode::kCreate, sb.uuid, {});
-  BOOST_REQUIRE_MESSAGE(store.ok(), store.error().message());
+  BOOST_REQUIRE_MESSAGE(store.ok(), why(store));
   BOOST_REQUIRE(Manager::format(**store, sb).ok());
   BOOST_REQUIRE(store_superblock(directory, sb).ok());
 }
@@ -194,7 +200,7 @@ class Mount {
  public:
   Mount(const std::string& directory, FakeNodes nodes, MountOptions options = {}) {
     auto opened = open(directory, std::move(nodes), std::move(options));
-    BOOST_REQUIRE_MESSAGE(opened.ok(), (opened.ok() ? std::string() : opened.error().message()));
+    BOOST_REQUIRE_MESSAGE(opened.ok(), why(opened));
   }
   Mount() = default;
   ~Mount() { close(); }
@@ -228,7 +234,7 @@ class Mount {
   template <typename T>
   T must(Task<Result<T>> task) {
     Result<T> result = loop.run(std::move(task));
-    BOOST_REQUIRE_MESSAGE(result.ok(), (result.ok() ? std::string() : result.error().message()));
+    BOOST_REQUIRE_MESSAGE(result.ok(), why(result));
     if constexpr (!std::is_void_v<T>) return std::move(*result);
   }
   template <typename T>
@@ -263,7 +269,7 @@ class Mount {
   }
   void write(const InodeRef& inode, std::uint64_t offset, std::uint64_t length) {
     const auto written = try_write(inode, offset, length);
-    BOOST_REQUIRE_MESSAGE(written.ok(), (written.ok() ? std::string() : written.error().message()));
+    BOOST_REQUIRE_MESSAGE(written.ok(), why(written));
   }
   std::vector<DirectoryEntry> list(const InodeRef& directory, std::size_t step = 1000) {
     std::vector<DirectoryEntry> all;

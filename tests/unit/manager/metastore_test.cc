@@ -17,7 +17,7 @@ struct Store {
   void open(Metastore::Mode mode) {
     store.reset();
     auto opened = Metastore::open(dir.path() + "/db", mode, uuid, {});
-    BOOST_REQUIRE_MESSAGE(opened.ok(), (opened.ok() ? std::string() : opened.error().message()));
+    BOOST_REQUIRE_MESSAGE(opened.ok(), why(opened));
     store = std::move(*opened);
   }
   void apply(std::vector<Modification> modifications, std::uint64_t id) {

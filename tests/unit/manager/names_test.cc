@@ -7,7 +7,7 @@
 namespace rmemfs {
 namespace {
 
-std::string names(Mount& m, const InodeRef& directory) {
+std::string names_in(Mount& m, const InodeRef& directory) {
   std::set<std::string> sorted;
   for (const auto& entry : m.list(directory)) {
     if (entry.name != "." && entry.name != "..") sorted.insert(entry.name);
@@ -86,12 +86,12 @@ BOOST_AUTO_TEST_CASE(nothing_is_made_in_a_file_or_in_a_removed_directory) {
   const NewNode node{.mode = S_IFREG};
   BOOST_CHECK(m->error(m->manager->make_node(file, "x", node, 0)) == Errc::kNotDirectory);
   BOOST_CHECK(m->lookup_error(file, "x") == Errc::kNotDirectory);
-  const auto dir = m->directory(root, "d");
+  const auto folder = m->directory(root, "d");
   m->must(m->manager->rmdir(root, "d", 0));
-  BOOST_CHECK(m->error(m->manager->make_node(dir, "x", node, 0)) == Errc::kNotFound);
-  BOOST_CHECK(m->list(dir).empty());
-  BOOST_CHECK(m->error(m->manager->link(file, dir, "x", 0)) == Errc::kNotFound);
-  BOOST_CHECK(rename_error(root, "f", dir, "x") == Errc::kNotFound);
+  BOOST_CHECK(m->error(m->manager->make_node(folder, "x", node, 0)) == Errc::kNotFound);
+  BOOST_CHECK(m->list(folder).empty());
+  BOOST_CHECK(m->error(m->manager->link(file, folder, "x", 0)) == Errc::kNotFound);
+  BOOST_CHECK(rename_error(root, "f", folder, "x") == Errc::kNotFound);
 }
 
 BOOST_AUTO_TEST_CASE(directories_count_their_subdirectories) {
@@ -109,9 +109,9 @@ BOOST_AUTO_TEST_CASE(directories_count_their_subdirectories) {
 }
 
 BOOST_AUTO_TEST_CASE(a_setgid_directory_gives_its_group) {
-  const auto dir = m->must(m->manager->make_node(root, "d", NewNode{.mode = S_IFDIR | 02755, .gid = 77}, 0));
-  const auto file = m->must(m->manager->make_node(dir, "f", NewNode{.mode = S_IFREG | 0644, .gid = 5}, 0));
-  const auto sub = m->must(m->manager->make_node(dir, "s", NewNode{.mode = S_IFDIR | 0755, .gid = 5}, 0));
+  const auto folder = m->must(m->manager->make_node(root, "d", NewNode{.mode = S_IFDIR | 02755, .gid = 77}, 0));
+  const auto file = m->must(m->manager->make_node(folder, "f", NewNode{.mode = S_IFREG | 0644, .gid = 5}, 0));
+  const auto sub = m->must(m->manager->make_node(folder, "s", NewNode{.mode = S_IFDIR | 0755, .gid = 5}, 0));
   BOOST_CHECK_EQUAL(at(file).gid, 77u);
   BOOST_CHECK((at(file).mode & S_ISGID) == 0);
   BOOST_CHECK_EQUAL(at(sub).gid, 77u);
@@ -140,15 +140,15 @@ BOOST_AUTO_TEST_CASE(symlinks_and_special_files_keep_what_they_are) {
 
 BOOST_AUTO_TEST_CASE(a_link_is_the_same_file_under_another_name) {
   const auto f = m->file(root, "f");
-  const auto dir = m->directory(root, "d");
-  m->must(m->manager->link(f, dir, "g", 0));
-  BOOST_CHECK(m->find(dir, "g") == f);
+  const auto folder = m->directory(root, "d");
+  m->must(m->manager->link(f, folder, "g", 0));
+  BOOST_CHECK(m->find(folder, "g") == f);
   BOOST_CHECK_EQUAL(at(f).nlink, 2u);
-  BOOST_CHECK(m->error(m->manager->link(f, dir, "g", 0)) == Errc::kExists);
-  BOOST_CHECK(m->error(m->manager->link(dir, root, "x", 0)) == Errc::kNotPermitted);
+  BOOST_CHECK(m->error(m->manager->link(f, folder, "g", 0)) == Errc::kExists);
+  BOOST_CHECK(m->error(m->manager->link(folder, root, "x", 0)) == Errc::kNotPermitted);
   m->must(m->manager->unlink(root, "f", 0));
   BOOST_CHECK_EQUAL(at(f).nlink, 1u);
-  BOOST_CHECK(m->find(dir, "g") == f);
+  BOOST_CHECK(m->find(folder, "g") == f);
 }
 
 BOOST_AUTO_TEST_CASE(an_unlinked_file_lives_on_until_it_is_purged_and_gets_no_new_name) {
@@ -190,7 +190,7 @@ BOOST_AUTO_TEST_CASE(rename_moves_a_file_and_replaces_another) {
   BOOST_CHECK(*replaced == g);
   BOOST_CHECK_EQUAL(at(g).nlink, 0u);
   BOOST_CHECK(m->find(b, "g") == f);
-  BOOST_CHECK_EQUAL(names(*m, a), "");
+  BOOST_CHECK_EQUAL(names_in(*m, a), "");
   BOOST_CHECK(at(a).entries == 0 && at(b).entries == 1);
   BOOST_CHECK(at(f).ctime == at(b).mtime);
 }
@@ -201,7 +201,7 @@ BOOST_AUTO_TEST_CASE(rename_of_two_names_of_one_file_does_nothing) {
   const auto replaced = rename(root, "f", root, "g");
   BOOST_REQUIRE(replaced.ok());
   BOOST_CHECK(*replaced == nullptr);
-  BOOST_CHECK_EQUAL(names(*m, root), "f g ");
+  BOOST_CHECK_EQUAL(names_in(*m, root), "f g ");
   BOOST_CHECK(rename(root, "f", root, "f").ok());
 }
 
