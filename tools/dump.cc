@@ -386,7 +386,7 @@ int main(int argc, char** argv) {
   declare(app, arguments, "extents", "Where one file's bytes are");
   declare(app, arguments, "pool", "A memory node's file systems and regions");
   if (const auto status = cli::parse(app, argc, argv)) return *status;
-  log::set_level(log::level::off);
+  log::set_level(log::Level::kOff);
   Output output(arguments.json);
   const auto shown = run(arguments, output);
   const bool written = output.finish();

@@ -204,7 +204,7 @@ int main(int argc, char** argv) {
   cli::prepare(app, kProgram);
   declare(app, arguments);
   if (const auto status = cli::parse(app, argc, argv, kUsage)) return *status;
-  log::set_level(log::level::off);  // the checker's errors and notices say it all
+  log::set_level(log::Level::kOff);  // the checker's errors and notices say it all
 
   const bool asks = !arguments.none && !arguments.safe && !arguments.all;
   if (asks && (::isatty(STDIN_FILENO) == 0 || ::isatty(STDOUT_FILENO) == 0 || arguments.json)) {

@@ -78,7 +78,7 @@ int main(int argc, char** argv) {
   app.add_flag("-n,--dry-run", format.dry_run, "Check everything, make nothing");
   app.add_option("DIR", format.directory, "Metadata directory; made when it does not exist")->required();
   if (const auto status = cli::parse(app, argc, argv)) return *status;
-  log::set_level(log::level::off);  // what goes wrong is printed once, here
+  log::set_level(log::Level::kOff);  // what goes wrong is printed once, here
   if (const auto geometry = set_geometry(arguments); !geometry.ok()) return cli::fail(kProgram, geometry.error(), cli::kUsage);
 
   if (!arguments.quiet && ::isatty(STDERR_FILENO) != 0) {

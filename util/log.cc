@@ -3,6 +3,7 @@
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/sinks/syslog_sink.h>
+#include <spdlog/spdlog.h>
 
 #include <memory>
 
@@ -29,4 +30,26 @@ void log_setup(const std::string& program, LogTarget target, bool debug, const s
   spdlog::set_default_logger(std::move(logger));
 }
 
+namespace log {
+namespace {
+spdlog::level::level_enum level_of(Level level) {
+  switch (level) {
+    case Level::kDebug: return spdlog::level::debug;
+    case Level::kInfo: return spdlog::level::info;
+    case Level::kWarn: return spdlog::level::warn;
+    case Level::kError: return spdlog::level::err;
+    case Level::kOff: break;
+  }
+  return spdlog::level::off;
+}
+}  // namespace
+
+void set_level(Level least) { spdlog::set_level(level_of(least)); }
+bool enabled(Level level) { return spdlog::should_log(level_of(level)); }
+
+void write(Level level, fmt::string_view format, fmt::format_args arguments) {
+  spdlog::log(level_of(level), fmt::vformat(format, arguments));
+}
+
+}  // namespace log
 }  // namespace rmemfs

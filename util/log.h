@@ -1,8 +1,8 @@
-// The log: spdlog behind one header. log_setup() is called once by each main; before that, warnings go to stderr.
-// Thread-safe. Nothing on a hot path logs above debug level.
+// The log: spdlog behind one header that costs little to include. log_setup() is called once by each main; before that,
+// lines go to stdout as spdlog does by itself. Thread-safe. Nothing on a hot path logs above debug level.
 #pragma once
 
-#include <spdlog/spdlog.h>
+#include <fmt/core.h>
 
 #include <string>
 
@@ -13,7 +13,30 @@ enum class LogTarget { kStderr, kSyslog, kFile };
 // `program` names the process in every line; `path` is for kFile.
 void log_setup(const std::string& program, LogTarget target, bool debug, const std::string& path = {});
 
-// log::info("node {} answers again", url);  also log::debug, log::warn, log::error.
-namespace log = ::spdlog;
+// log::info("node {} answers again", url)
+namespace log {
 
+enum class Level { kDebug, kInfo, kWarn, kError, kOff };
+void set_level(Level least);  // what is logged from here on
+bool enabled(Level level);
+void write(Level level, fmt::string_view format, fmt::format_args arguments);
+
+template <typename... Arguments>
+void debug(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+  if (enabled(Level::kDebug)) write(Level::kDebug, format, fmt::make_format_args(arguments...));
+}
+template <typename... Arguments>
+void info(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+  write(Level::kInfo, format, fmt::make_format_args(arguments...));
+}
+template <typename... Arguments>
+void warn(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+  write(Level::kWarn, format, fmt::make_format_args(arguments...));
+}
+template <typename... Arguments>
+void error(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+  write(Level::kError, format, fmt::make_format_args(arguments...));
+}
+
+}  // namespace log
 }  // namespace rmemfs

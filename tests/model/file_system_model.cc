@@ -486,6 +486,6 @@ int main(int argc, char** argv) {
     else if (std::strcmp(argv[i], "--segment") == 0) segment = value;
   }
   rmemfs::log_setup("model", rmemfs::LogTarget::kStderr, false);
-  rmemfs::log::set_level(rmemfs::log::level::warn);
+  rmemfs::log::set_level(rmemfs::log::Level::kWarn);
   return rmemfs::model::run(steps, seed, segment);
 }

@@ -5,6 +5,6 @@
 #include "util/log.h"
 
 struct Quiet {
-  Quiet() { rmemfs::log::set_level(rmemfs::log::level::off); }
+  Quiet() { rmemfs::log::set_level(rmemfs::log::Level::kOff); }
 };
 BOOST_TEST_GLOBAL_FIXTURE(Quiet);
