@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -146,7 +147,7 @@ Result<void> MountDaemon::prepare_local() {
 
 Result<void> MountDaemon::open() {
   RETURN_IF_ERROR(prepare_local());
-  const std::string purpose = "mounted on " + job_.mountpoint + " by rmemfs, pid " + std::to_string(::getpid());
+  const std::string purpose = "mounted on " + job_.mountpoint + " by rmemfs";
   ASSIGN_OR_RETURN(lock_, lock_directory(job_.directory, LockMode::kExclusive, purpose));
 
   const MountOptions& options = job_.options;
@@ -400,7 +401,9 @@ Result<void> MountDaemon::run(const std::function<void()>& on_serving) {
 
 Result<void> check_mountpoint(const std::string& mountpoint) {
   struct stat st;
-  if (::stat(mountpoint.c_str(), &st) == 0) {
+  struct statfs file_system;
+  // stat() of a mount whose daemon has just died may be answered from the kernel's cache; statfs() never is.
+  if (::stat(mountpoint.c_str(), &st) == 0 && ::statfs(mountpoint.c_str(), &file_system) == 0) {
     if (!S_ISDIR(st.st_mode)) return Error(Errc::kNotDirectory, "mount point", mountpoint);
     return {};
   }
