@@ -171,7 +171,7 @@ void StreamLink::begin_attempt(TimePoint now) {
     watch(lookup->event.get(), EPOLLIN, EPOLL_CTL_ADD);
     lookup_ = lookup;
     std::thread([lookup, host = address_.host, port = address_.port] {
-      lookup->found = look_up(host, port, AI_ADDRCONFIG);
+      lookup->found = look_up(host, port, 0);
       lookup->done.store(true, std::memory_order_release);
       const std::uint64_t one = 1;
       (void)!::write(lookup->event.get(), &one, sizeof one);  // an eventfd at zero always takes it
