@@ -1,12 +1,12 @@
 // Cost of a transaction of three modifications: try_reserve + commit + hand_over, on DRAM treated as persistent memory
 // (flush and drain cost what they cost on real persistent memory; nothing survives).
 //
-// The best of many short batches is taken, so that one undisturbed moment is enough on a busy machine; between batches the
-// journal is checkpointed, so that no batch waits for slots.
+// The best of many short batches is taken, so that one undisturbed moment is enough on a busy machine; between batches
+// the journal is checkpointed, so that no batch waits for slots.
 //
 // usage: bench_journal [BATCHES]     200 by default, of 1000 transactions each
-// Prints one JSON object per line: {"name", "value", "unit", "limit", "ok"}; limit null: for information. Exits 1 when a
-// limit is not kept.
+// Prints one JSON object per line: {"name", "value", "unit", "limit", "ok"}; limit null: for information. Exits 1 when
+// a limit is not kept.
 #include <unistd.h>
 
 #include <algorithm>
@@ -44,8 +44,10 @@ class MapHome final : public Home {
 
 bool report(const std::string& name, double value, const char* unit, double limit, bool ok) {
   std::printf("{\"name\": \"%s\", \"value\": %.4f, \"unit\": \"%s\", \"limit\": ", name.c_str(), value, unit);
-  if (limit > 0) std::printf("%.2f", limit);
-  else std::printf("null");
+  if (limit > 0)
+    std::printf("%.2f", limit);
+  else
+    std::printf("null");
   std::printf(", \"ok\": %s}\n", ok ? "true" : "false");
   return ok;
 }
@@ -94,8 +96,7 @@ double batch(Journal& journal, int threads, const std::vector<TransactionBuilder
   }
   start.arrive_and_wait();
   for (std::thread& worker : workers) worker.join();
-  const auto elapsed =
-      *std::max_element(ended.begin(), ended.end()) - *std::min_element(begun.begin(), begun.end());
+  const auto elapsed = *std::max_element(ended.begin(), ended.end()) - *std::min_element(begun.begin(), begun.end());
   return std::chrono::duration<double, std::micro>(elapsed).count() / kBatch;
 }
 
@@ -119,7 +120,8 @@ bool measure(int threads, int batches) {
 
   const std::string suffix = " (" + std::to_string(threads) + (threads == 1 ? " thread)" : " threads)");
   const double limit = threads == 1 ? 0.5 : 0;
-  bool ok = report("journal: transaction of three modifications" + suffix, best, "us", limit, limit == 0 || best <= limit);
+  bool ok =
+      report("journal: transaction of three modifications" + suffix, best, "us", limit, limit == 0 || best <= limit);
   const double drains = static_cast<double>(statistics.drains) / static_cast<double>(statistics.transactions);
   ok &= report("journal: drains per transaction" + suffix, drains, "drains", 1.0, drains <= 1.0);
   const double ratio = static_cast<double>(statistics.modifications) / static_cast<double>(statistics.home_writes);

@@ -1,9 +1,9 @@
 // Coalescer: merges the modifications of consecutive transactions into what one home batch needs.
 //
 // Per key the last put or erase wins and drops what came before it; merges after it are concatenated in order. So a key
-// that a hundred transactions updated is written once. The order between keys is that of their first appearance; it does
-// not matter, because the batch is atomic.
-// Views must stay valid until clear(). Not thread-safe: one owner (the applier, or recovery).
+// that a hundred transactions updated is written once. The order between keys is that of their first appearance; it
+// does not matter, because the batch is atomic. Views must stay valid until clear(). Not thread-safe: one owner (the
+// applier, or recovery).
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ class Coalescer {
   enum class Base : std::uint8_t { kNone, kPut, kErase };
   struct Entry {
     std::string_view key;
-    std::string_view value;       // of the put
-    std::string_view operand;     // of the merges; into strings_ when there are several
+    std::string_view value;    // of the put
+    std::string_view operand;  // of the merges; into strings_ when there are several
     std::string* joined = nullptr;
     Base base = Base::kNone;
     bool merged = false;

@@ -1,10 +1,9 @@
 // GroupCommit: who waits for a sync of the journal's file.
 //
-// A sync makes persistent what was committed before it began. So a waiter joins the NEXT sync: begin() takes everyone who
-// waits, finish() tells all of them the one result. Whoever comes in between waits for the sync after.
-// Bound: one waiter per suspended request; each has a deadline, kept by whoever calls expire().
-// Thread-safety: any thread; begin() and finish() alternate on one thread. Lock of rank kJournalLists; nothing is resumed
-// under it.
+// A sync makes persistent what was committed before it began. So a waiter joins the NEXT sync: begin() takes everyone
+// who waits, finish() tells all of them the one result. Whoever comes in between waits for the sync after. Bound: one
+// waiter per suspended request; each has a deadline, kept by whoever calls expire(). Thread-safety: any thread; begin()
+// and finish() alternate on one thread. Lock of rank kJournalLists; nothing is resumed under it.
 #pragma once
 
 #include <coroutine>

@@ -4,12 +4,12 @@
 // work, and is woken by a commit only when it has slept because there was none for long, or (once per round of home
 // durability) when free slots run low.
 //
-// Who makes room (J6): a waiter wakes the applier and the home thread; after each batch the applier wakes the home thread
-// again while somebody waits, slots are low or a checkpoint is on. So a waiter is never forgotten, whichever of the two
-// was late.
+// Who makes room (J6): a waiter wakes the applier and the home thread; after each batch the applier wakes the home
+// thread again while somebody waits, slots are low or a checkpoint is on. So a waiter is never forgotten, whichever of
+// the two was late.
 //
-// After a failure of the home nothing is applied any more: waiters and later reservations get kStore. What was committed
-// stays in its slots, and recovery replays it.
+// After a failure of the home nothing is applied any more: waiters and later reservations get kStore. What was
+// committed stays in its slots, and recovery replays it.
 #include "journal/journal.h"
 
 #include <algorithm>
@@ -28,9 +28,9 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr int kQuietIntervals = 64;           // empty apply intervals before the applier sleeps until it is woken
-constexpr auto kClockTick = 10ms;             // precision of deadlines
-constexpr auto kProgressTick = 50ms;          // how often a checkpoint looks again
+constexpr int kQuietIntervals = 64;   // empty apply intervals before the applier sleeps until it is woken
+constexpr auto kClockTick = 10ms;     // precision of deadlines
+constexpr auto kProgressTick = 50ms;  // how often a checkpoint looks again
 
 class JournalImpl final : public Journal {
  public:
@@ -96,11 +96,11 @@ class JournalImpl final : public Journal {
   const std::uint32_t low_water_;
   // With their own synchronization.
   GroupCommit group_;
-  std::atomic<std::uint64_t> notified_;             // highest id that on_persisted was told
+  std::atomic<std::uint64_t> notified_;  // highest id that on_persisted was told
   std::atomic<std::uint64_t> slot_waits_{0};
-  std::atomic<std::uint32_t> checkpoints_{0};       // running
-  std::atomic<bool> applier_asleep_{false};         // until somebody wakes it
-  std::atomic<bool> room_asked_{false};             // slots ran low and the threads were told; until a round made room
+  std::atomic<std::uint32_t> checkpoints_{0};  // running
+  std::atomic<bool> applier_asleep_{false};    // until somebody wakes it
+  std::atomic<bool> room_asked_{false};        // slots ran low and the threads were told; until a round made room
   std::atomic<bool> failed_{false};
   // Guarded by mutex_, with which the threads sleep. No other lock is taken under it.
   std::mutex mutex_;
@@ -137,9 +137,12 @@ Task<Result<SlotReservation>> JournalImpl::reserve(std::size_t payload_bytes) {
                           }};
   const SlotPool::Outcome outcome = co_await waiter;
   switch (outcome) {
-    case SlotPool::Outcome::kGranted: break;
-    case SlotPool::Outcome::kDeadline: co_return Error(Errc::kJournalFull, "journal reserve");
-    case SlotPool::Outcome::kClosed: co_return Error(failed() ? Errc::kStore : Errc::kCancelled, "journal reserve");
+    case SlotPool::Outcome::kGranted:
+      break;
+    case SlotPool::Outcome::kDeadline:
+      co_return Error(Errc::kJournalFull, "journal reserve");
+    case SlotPool::Outcome::kClosed:
+      co_return Error(failed() ? Errc::kStore : Errc::kCancelled, "journal reserve");
   }
   co_return make_reservation(this, waiter.held);
 }
@@ -203,8 +206,8 @@ void JournalImpl::run_applier() {
       if (quiet >= kQuietIntervals && !roused()) {
         applier_asleep_.store(true, std::memory_order_seq_cst);
         // Who handed over before it could see the flag is seen here; who hands over later sees the flag.
-        applier_wakeup_.wait(
-            lock, [&] { return roused() || !applier_asleep_ || (!failed() && core_->anything_to_apply()); });
+        applier_wakeup_.wait(lock,
+                             [&] { return roused() || !applier_asleep_ || (!failed() && core_->anything_to_apply()); });
         applier_asleep_ = false;
         quiet = 0;
       }
@@ -261,8 +264,10 @@ void JournalImpl::run_syncer() {
     group_.begin();
     const CommitId covered = core_->begin_sync();
     const Result<void> result = memory_->sync();
-    if (result.ok()) core_->finish_sync(covered);
-    else log::error("journal: {}; it will be tried again", result.error().message());
+    if (result.ok())
+      core_->finish_sync(covered);
+    else
+      log::error("journal: {}; it will be tried again", result.error().message());
     group_.finish(result);
     notify_persisted();
   }
@@ -414,8 +419,7 @@ Result<std::unique_ptr<Journal>> Journal::open(std::unique_ptr<PersistentMemory>
   ASSIGN_OR_RETURN(const CommitId now_durable, home.make_durable());
   const CommitId watermark = std::max(home.durable_watermark(), now_durable);
   ASSIGN_OR_RETURN(auto core, JournalCore::open(*memory, file_system, watermark));
-  return std::unique_ptr<Journal>(
-      std::make_unique<JournalImpl>(std::move(memory), std::move(core), home, options));
+  return std::unique_ptr<Journal>(std::make_unique<JournalImpl>(std::move(memory), std::move(core), home, options));
 }
 
 }  // namespace rmemfs

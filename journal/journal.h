@@ -1,5 +1,6 @@
-// The micro-journal: transactions of a few modifications made crash-consistent in persistent memory with one drain each,
-// and applied to their Home (RocksDB) later, coalesced. (US 11204912 B2; rules and model checking: ARCHITECTURE.md.)
+// The micro-journal: transactions of a few modifications made crash-consistent in persistent memory with one drain
+// each, and applied to their Home (RocksDB) later, coalesced. (US 11204912 B2; rules and model checking:
+// ARCHITECTURE.md.)
 //
 // Life of a slot:  free -> reserved -> written -> committed (has an id) -> handed over -> applied -> durable -> free
 //
@@ -10,7 +11,8 @@
 //   J3  The applier applies ids in order, without gaps; the watermark is in the same batch and never goes back.
 //   J4  A slot is free only when its id is at or below the DURABLE watermark (the home made it durable).
 //   J5  A slot is retired by (slot, id), never by number alone.
-//   J6  Nobody waits for slots while holding some: a transaction reserves all it can need at once. When the free list is
+//   J6  Nobody waits for slots while holding some: a transaction reserves all it can need at once. When the free list
+//   is
 //       empty the durability thread is told to make the home durable. So somebody always makes room.
 //   J7  Every header carries the highest id known persistent when it was written (`persisted id`).
 //   J8  Recovery takes valid slots of this uuid and journal epoch above the watermark, applies the contiguous run in
@@ -60,23 +62,23 @@ enum class CommitMode : std::uint8_t {
 struct JournalOptions {
   CommitMode mode = CommitMode::kGroup;
   std::uint32_t commit_interval_ms = 1000;
-  std::uint32_t apply_interval_ms = 10;      // how long the applier lets transactions gather (coalescing)
-  std::uint32_t durable_interval_ms = 5000;  // home is made durable at least this often when something was applied
-  std::uint32_t slot_deadline_ms = 10000;    // longest wait for free slots
-  std::uint32_t persist_deadline_ms = 30000; // longest wait of persist()
-  std::uint32_t stall_deadline_ms = 60000;   // longest time without progress that checkpoint() waits
+  std::uint32_t apply_interval_ms = 10;       // how long the applier lets transactions gather (coalescing)
+  std::uint32_t durable_interval_ms = 5000;   // home is made durable at least this often when something was applied
+  std::uint32_t slot_deadline_ms = 10000;     // longest wait for free slots
+  std::uint32_t persist_deadline_ms = 30000;  // longest wait of persist()
+  std::uint32_t stall_deadline_ms = 60000;    // longest time without progress that checkpoint() waits
 };
 
 struct JournalStatistics {
-  std::uint64_t transactions = 0;       // committed
-  std::uint64_t drains = 0;             // of commits: 1.00 per transaction single-threaded
-  std::uint64_t syncs = 0;              // fdatasync calls
-  std::uint64_t modifications = 0;      // in committed transactions
-  std::uint64_t home_writes = 0;        // modifications left after coalescing; coalescing ratio = modifications / this
+  std::uint64_t transactions = 0;   // committed
+  std::uint64_t drains = 0;         // of commits: 1.00 per transaction single-threaded
+  std::uint64_t syncs = 0;          // fdatasync calls
+  std::uint64_t modifications = 0;  // in committed transactions
+  std::uint64_t home_writes = 0;    // modifications left after coalescing; coalescing ratio = modifications / this
   std::uint64_t home_batches = 0;
-  std::uint64_t home_durable = 0;       // make_durable() calls
+  std::uint64_t home_durable = 0;  // make_durable() calls
   std::uint64_t slots_total = 0, slots_free = 0, slots_in_flight = 0, slots_in_flight_max = 0;
-  std::uint64_t slot_waits = 0;         // reservations that had to wait
+  std::uint64_t slot_waits = 0;  // reservations that had to wait
   CommitId last_id, applied_id, durable_id, persisted_id;
 };
 
@@ -129,8 +131,8 @@ class Journal {
   virtual ~Journal() = default;
 
   // Takes slots for a payload of up to `payload_bytes`; suspends while there are none, at most until the deadline
-  // (kJournalFull); kStore once the home has failed, kCancelled when the journal closes. Never call it while holding another reservation (J6). kTooBig if it can never fit (more than
-  // max_payload_bytes()).
+  // (kJournalFull); kStore once the home has failed, kCancelled when the journal closes. Never call it while holding
+  // another reservation (J6). kTooBig if it can never fit (more than max_payload_bytes()).
   virtual Task<Result<SlotReservation>> reserve(std::size_t payload_bytes) = 0;
   // The same without waiting: empty when there is no slot now. The fast path; awaits nothing, allocates nothing.
   virtual SlotReservation try_reserve(std::size_t payload_bytes) = 0;
@@ -163,8 +165,8 @@ class Journal {
   // Blocks until everything committed so far is applied and durable at home. kStore if the home failed; kDeadline when
   // nothing moved for stall_deadline_ms (a transaction that nobody hands over).
   virtual Result<void> checkpoint() = 0;
-  // checkpoint(), then stop the threads. No commit may follow. Destroying a journal that was not closed stops the threads
-  // without a checkpoint: what was committed stays in the slots for recovery.
+  // checkpoint(), then stop the threads. No commit may follow. Destroying a journal that was not closed stops the
+  // threads without a checkpoint: what was committed stays in the slots for recovery.
   virtual Result<void> close() = 0;
   virtual JournalStatistics statistics() const = 0;
 

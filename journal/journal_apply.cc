@@ -18,8 +18,7 @@ Result<void> JournalCore::gather(CommitId id) {
   const SlotChain& chain = in_flight(id).chain;
   std::string unused;
   std::string& storage = chain.count > 1 ? coalescer_.storage() : unused;
-  const DecodedSlot slot =
-      decode_slot({memory_.data(), memory_.size()}, geometry_, file_system_, chain.first, storage);
+  const DecodedSlot slot = decode_slot({memory_.data(), memory_.size()}, geometry_, file_system_, chain.first, storage);
   // Nobody writes to a slot in flight; if it reads back differently, memory is failing and must not reach the home.
   if (slot.content != SlotContent::kTransaction || slot.header.id != id.value()) {
     return Error(Errc::kChecksum, "journal apply", "transaction " + std::to_string(id.value()));

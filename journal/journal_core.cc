@@ -36,8 +36,7 @@ JournalCore::JournalCore(PersistentMemory& memory, const Uuid& file_system, cons
 
 Result<std::unique_ptr<JournalCore>> JournalCore::open(PersistentMemory& memory, const Uuid& file_system,
                                                        CommitId watermark) {
-  ASSIGN_OR_RETURN(const DecodedSuperblock block,
-                   decode_superblock({memory.data(), memory.size()}, file_system, true));
+  ASSIGN_OR_RETURN(const DecodedSuperblock block, decode_superblock({memory.data(), memory.size()}, file_system, true));
   for (std::uint32_t slot = 0; slot < block.geometry.slot_count; ++slot) {
     SlotHeader header;
     std::memcpy(&header, memory.data() + slot_offset(block.geometry, slot), sizeof header);
@@ -47,8 +46,7 @@ Result<std::unique_ptr<JournalCore>> JournalCore::open(PersistentMemory& memory,
       return Error(Errc::kInvalid, "journal open", "the journal has not been recovered");
     }
   }
-  return std::unique_ptr<JournalCore>(
-      new JournalCore(memory, file_system, block.geometry, block.epoch, watermark));
+  return std::unique_ptr<JournalCore>(new JournalCore(memory, file_system, block.geometry, block.epoch, watermark));
 }
 
 CommitId JournalCore::persisted() const {
@@ -137,8 +135,8 @@ void JournalCore::hand_over(CommitId id) {
 }
 
 bool JournalCore::handed_over(CommitId id) const {
-  // The ring entry of an id that does not exist yet may still belong to one that is a whole ring older. The state is read
-  // first: who sees it handed over also sees a last() that is not older.
+  // The ring entry of an id that does not exist yet may still belong to one that is a whole ring older. The state is
+  // read first: who sees it handed over also sees a last() that is not older.
   return in_flight(id).state.load(std::memory_order_seq_cst) == State::kHandedOver && id <= last();
 }
 
@@ -147,7 +145,8 @@ JournalCore::DurableRound JournalCore::begin_durable() const {
   if constexpr (mutated(Mutation::kRetireBySlot)) {
     for (CommitId id = durable().next(); id <= round.applied; id = id.next()) {
       std::uint32_t slot = in_flight(id).chain.first;
-      for (std::uint32_t i = 0; i < in_flight(id).chain.count; ++i, slot = slots_.next(slot)) round.slots.push_back(slot);
+      for (std::uint32_t i = 0; i < in_flight(id).chain.count; ++i, slot = slots_.next(slot))
+        round.slots.push_back(slot);
     }
   }
   return round;

@@ -1,5 +1,5 @@
-// JournalCore: the journal without threads. Every activity is one call, so that the crash explorer can drive them in any
-// order; class Journal (journal.cc) gives it threads, deadlines and coroutines.
+// JournalCore: the journal without threads. Every activity is one call, so that the crash explorer can drive them in
+// any order; class Journal (journal.cc) gives it threads, deadlines and coroutines.
 //
 // Thread-safety:
 //   prepare(), publish(), hand_over(), the getters: any thread

@@ -1,6 +1,6 @@
 // mkfs: formats a journal. The superblock goes last, so that a half-made journal is not one.
-#include <ctime>
 #include <cstring>
+#include <ctime>
 
 #include "journal/journal.h"
 #include "journal/journal_format.h"

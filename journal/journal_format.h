@@ -9,8 +9,8 @@
 // first slot's header and goes on after the headers of the continuations. A continuation's header has another magic, so
 // that no bytes of a user stand where a slot's header is looked for.
 // A modification is {kind u8, zero u8, key length u16, value length u32, key, value}.
-// The first slot's CRC32C covers the whole payload first, then its header from offset 8 on: so the long part is computed
-// before the commit lock is taken, and a header is never valid over another payload (J1).
+// The first slot's CRC32C covers the whole payload first, then its header from offset 8 on: so the long part is
+// computed before the commit lock is taken, and a header is never valid over another payload (J1).
 //
 // All functions are pure: they take spans, check lengths and never trust a byte. Any thread.
 #pragma once
@@ -37,18 +37,18 @@ inline constexpr std::uint32_t kMaxSlotsPerTransaction = 256;
 inline constexpr std::uint32_t kJournalVersion = 1;
 
 struct JournalSuperblock {
-  char magic[8];               // 0   "RMEMJRNL"
-  std::uint32_t version;       // 8
-  std::uint32_t crc;           // 12  CRC32C of the 128 bytes with this field zero
-  std::byte uuid[16];          // 16
-  std::uint32_t compat;        // 32  features that may be ignored
-  std::uint32_t ro_compat;     // 36  features that must be known for writing
-  std::uint32_t incompat;      // 40  features that must be known
-  std::uint32_t slot_bytes;    // 44
-  std::uint32_t slot_count;    // 48
-  std::uint32_t reserved0;     // 52
-  std::int64_t created;        // 56  seconds since 1970
-  std::byte reserved[64];      // 64  zero
+  char magic[8];             // 0   "RMEMJRNL"
+  std::uint32_t version;     // 8
+  std::uint32_t crc;         // 12  CRC32C of the 128 bytes with this field zero
+  std::byte uuid[16];        // 16
+  std::uint32_t compat;      // 32  features that may be ignored
+  std::uint32_t ro_compat;   // 36  features that must be known for writing
+  std::uint32_t incompat;    // 40  features that must be known
+  std::uint32_t slot_bytes;  // 44
+  std::uint32_t slot_count;  // 48
+  std::uint32_t reserved0;   // 52
+  std::int64_t created;      // 56  seconds since 1970
+  std::byte reserved[64];    // 64  zero
 };
 static_assert(sizeof(JournalSuperblock) == 128);
 static_assert(offsetof(JournalSuperblock, uuid) == 16 && offsetof(JournalSuperblock, created) == 56);
@@ -75,7 +75,9 @@ Result<void> check_geometry(const JournalGeometry& geometry);
 inline std::size_t slot_offset(const JournalGeometry& geometry, std::uint32_t slot) {
   return kJournalSuperblockBytes + std::size_t{slot} * geometry.slot_bytes;
 }
-inline std::size_t slot_payload_bytes(const JournalGeometry& geometry) { return geometry.slot_bytes - kSlotHeaderBytes; }
+inline std::size_t slot_payload_bytes(const JournalGeometry& geometry) {
+  return geometry.slot_bytes - kSlotHeaderBytes;
+}
 // Bytes of modifications that fit into `slots` slots.
 inline std::size_t transaction_capacity(const JournalGeometry& geometry, std::uint32_t slots) {
   return slots * slot_payload_bytes(geometry) - (slots - 1) * sizeof(std::uint32_t);
@@ -92,7 +94,8 @@ struct DecodedSuperblock {
   std::int64_t created;
 };
 // `media` is the whole journal. Errors as scan_journal(). `for_writing`: also unknown ro_compat features are refused.
-Result<DecodedSuperblock> decode_superblock(std::span<const std::byte> media, const Uuid& file_system, bool for_writing);
+Result<DecodedSuperblock> decode_superblock(std::span<const std::byte> media, const Uuid& file_system,
+                                            bool for_writing);
 
 std::uint64_t encode_epoch(std::uint32_t epoch, const Uuid& file_system);
 
@@ -105,9 +108,9 @@ SlotHeader continuation_header(const Uuid& file_system, std::uint32_t epoch, std
 enum class SlotContent : std::uint8_t { kNothing, kDamaged, kTransaction, kContinuation };
 struct DecodedSlot {
   SlotContent content = SlotContent::kNothing;
-  SlotHeader header{};                        // kTransaction, and whatever was found for kDamaged
-  std::vector<std::uint32_t> continuations;   // kTransaction
-  std::span<const std::byte> modifications;   // kTransaction: into the media, or into `storage`
+  SlotHeader header{};                       // kTransaction, and whatever was found for kDamaged
+  std::vector<std::uint32_t> continuations;  // kTransaction
+  std::span<const std::byte> modifications;  // kTransaction: into the media, or into `storage`
 };
 // Reads the slot of `media` and what belongs to it. kNothing: no header of this file system; kDamaged: one whose
 // structure or checksum does not hold. The epoch is not judged here. `storage` is used for several slots only.
@@ -115,6 +118,7 @@ DecodedSlot decode_slot(std::span<const std::byte> media, const JournalGeometry&
                         std::uint32_t slot, std::string& storage);
 
 // Appends the `count` modifications of a payload, as views into it. kCorrupt when it does not parse to its last byte.
-Result<void> parse_modifications(std::span<const std::byte> payload, std::uint32_t count, std::vector<Modification>& out);
+Result<void> parse_modifications(std::span<const std::byte> payload, std::uint32_t count,
+                                 std::vector<Modification>& out);
 
 }  // namespace rmemfs

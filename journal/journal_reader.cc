@@ -1,9 +1,9 @@
 // Classifies every slot and finds the run that recovery may replay.
 //
-// The run starts at the first id above the watermark and ends before the first id that no valid slot holds. If an id that
-// some header calls persistent is missing, the journal is damaged; what stands behind a gap that nothing calls persistent
-// is the tail of a group commit that never happened.
-// A slot that is torn counts as missing: whether it matters follows from the same rule.
+// The run starts at the first id above the watermark and ends before the first id that no valid slot holds. If an id
+// that some header calls persistent is missing, the journal is damaged; what stands behind a gap that nothing calls
+// persistent is the tail of a group commit that never happened. A slot that is torn counts as missing: whether it
+// matters follows from the same rule.
 #include "journal/journal_reader.h"
 
 #include <algorithm>
@@ -14,28 +14,27 @@
 namespace rmemfs {
 namespace {
 
-constexpr bool kIgnoresGaps = mutated(Mutation::kReplayPastGap) || mutated(Mutation::kReplayAll) ||
-                              mutated(Mutation::kClearDescending);
+constexpr bool kIgnoresGaps =
+    mutated(Mutation::kReplayPastGap) || mutated(Mutation::kReplayAll) || mutated(Mutation::kClearDescending);
 
 SlotReport report_of(std::uint32_t slot, SlotState state, const DecodedSlot& decoded) {
   const SlotHeader& header = decoded.header;
   if (decoded.content != SlotContent::kTransaction) return {slot, state, {}, {}, 0, 0, 0};
-  return {slot,
-          state,
-          CommitId(header.id),
-          CommitId(header.persisted),
-          header.request_id,
-          header.entry_count,
+  return {slot,         state, CommitId(header.id), CommitId(header.persisted), header.request_id, header.entry_count,
           header.length};
 }
 
 SlotState state_of(const DecodedSlot& decoded, std::uint32_t epoch, CommitId watermark) {
   const bool this_epoch = decoded.header.epoch == epoch;
   switch (decoded.content) {
-    case SlotContent::kNothing: return SlotState::kEmpty;
-    case SlotContent::kDamaged: return this_epoch ? SlotState::kTorn : SlotState::kEmpty;
-    case SlotContent::kContinuation: return this_epoch ? SlotState::kContinuation : SlotState::kEmpty;
-    case SlotContent::kTransaction: break;
+    case SlotContent::kNothing:
+      return SlotState::kEmpty;
+    case SlotContent::kDamaged:
+      return this_epoch ? SlotState::kTorn : SlotState::kEmpty;
+    case SlotContent::kContinuation:
+      return this_epoch ? SlotState::kContinuation : SlotState::kEmpty;
+    case SlotContent::kTransaction:
+      break;
   }
   if (!this_epoch || CommitId(decoded.header.id) <= watermark) return SlotState::kStale;
   return SlotState::kCommitted;
@@ -52,8 +51,10 @@ Result<void> find_run(JournalScan& scan) {
       return Error(Errc::kCorrupt, "journal scan", "two slots hold transaction " + std::to_string(id.value()));
     }
     before = id;
-    if (id == scan.last.next() || kIgnoresGaps) scan.last = id;
-    else ++scan.discarded;
+    if (id == scan.last.next() || kIgnoresGaps)
+      scan.last = id;
+    else
+      ++scan.discarded;
   }
   if (scan.last < scan.highest_persisted && !kIgnoresGaps) scan.missing = scan.last.next();
   return success();

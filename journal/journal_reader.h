@@ -36,13 +36,13 @@ struct JournalScan {
   Uuid file_system;
   std::uint64_t epoch = 0;
   JournalGeometry geometry;
-  std::vector<SlotReport> slots;        // every slot that is not kEmpty
-  std::vector<std::uint32_t> committed; // positions in `slots` of those that are kCommitted, ascending by id
-  CommitId watermark;                   // as given to scan
-  CommitId first, last;                 // the contiguous committed run above the watermark; last < first: none
-  CommitId highest_persisted;           // highest persisted id seen in a valid header
-  std::optional<CommitId> missing;      // a gap at or below highest_persisted: corruption (the first missing id)
-  std::uint64_t discarded = 0;          // valid transactions after a harmless gap (the unpersisted tail)
+  std::vector<SlotReport> slots;         // every slot that is not kEmpty
+  std::vector<std::uint32_t> committed;  // positions in `slots` of those that are kCommitted, ascending by id
+  CommitId watermark;                    // as given to scan
+  CommitId first, last;                  // the contiguous committed run above the watermark; last < first: none
+  CommitId highest_persisted;            // highest persisted id seen in a valid header
+  std::optional<CommitId> missing;       // a gap at or below highest_persisted: corruption (the first missing id)
+  std::uint64_t discarded = 0;           // valid transactions after a harmless gap (the unpersisted tail)
 };
 
 // Errors: kCorrupt, kChecksum, kWrongFileSystem, kVersion, kUnsupportedFeature: of the journal's own superblock.
@@ -60,8 +60,9 @@ struct RecoveryReport {
 };
 
 // J8. `accept_gap`: fsck's decision to go on although an id is missing; otherwise kCorrupt with the missing id named.
-// With `accept_gap` the run before the gap is replayed and what stands behind it is discarded: the result is a state that
-// the file system once had. Idempotent: a crash anywhere inside leaves a journal that the next call recovers to the same state.
+// With `accept_gap` the run before the gap is replayed and what stands behind it is discarded: the result is a state
+// that the file system once had. Idempotent: a crash anywhere inside leaves a journal that the next call recovers to
+// the same state.
 Result<RecoveryReport> recover_journal(PersistentMemory& memory, const Uuid& file_system, Home& home, bool accept_gap);
 
 }  // namespace rmemfs

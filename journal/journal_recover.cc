@@ -1,11 +1,12 @@
 // J8. Replays the contiguous run above the watermark, makes the home durable, then steps the journal epoch.
 //
-// Why a crash anywhere inside is harmless: until the home is durable nothing of the journal has changed, so the next call
-// does the same again from the watermark that it finds. Once it is durable, every replayed id is at or below the
+// Why a crash anywhere inside is harmless: until the home is durable nothing of the journal has changed, so the next
+// call does the same again from the watermark that it finds. Once it is durable, every replayed id is at or below the
 // watermark, and the next call replays nothing. The epoch steps by one atomic store: before it the slots mean what they
 // meant, after it no slot is valid, also none of a discarded tail. It is persistent before anybody commits again.
 //
-// The epoch steps even when nothing was replayed: a slot that is torn today must not be completed by a later transaction.
+// The epoch steps even when nothing was replayed: a slot that is torn today must not be completed by a later
+// transaction.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -80,11 +81,9 @@ Result<std::uint64_t> replay(const PersistentMemory& memory, const Uuid& file_sy
 
 }  // namespace
 
-Result<RecoveryReport> recover_journal(PersistentMemory& memory, const Uuid& file_system, Home& home,
-                                       bool accept_gap) {
+Result<RecoveryReport> recover_journal(PersistentMemory& memory, const Uuid& file_system, Home& home, bool accept_gap) {
   const TimePoint start = MonoClock::now();
-  ASSIGN_OR_RETURN(const DecodedSuperblock block,
-                   decode_superblock({memory.data(), memory.size()}, file_system, true));
+  ASSIGN_OR_RETURN(const DecodedSuperblock block, decode_superblock({memory.data(), memory.size()}, file_system, true));
   // The home says what it has at opening; if an earlier attempt in this process applied more, make_durable() says that.
   ASSIGN_OR_RETURN(const CommitId now_durable, home.make_durable());
   const CommitId watermark = std::max(home.durable_watermark(), now_durable);

@@ -7,7 +7,8 @@
 
 namespace rmemfs {
 
-SlotPool::SlotPool(std::uint32_t slot_count) : next_(slot_count), head_(0), free_count_(slot_count), least_free_(slot_count) {
+SlotPool::SlotPool(std::uint32_t slot_count)
+    : next_(slot_count), head_(0), free_count_(slot_count), least_free_(slot_count) {
   for (std::uint32_t slot = 0; slot < slot_count; ++slot) next_[slot] = slot + 1;
   next_[slot_count - 1] = kNoSlot;
 }

@@ -2,15 +2,16 @@
 //
 // What each backing does:
 //   kPmem, kForced  flush() and drain() are libpmem's: clwb of the lines, then sfence.
-//   kFile           flush() does nothing and drain() only keeps the order of stores: the page cache outlives the process,
+//   kFile           flush() does nothing and drain() only keeps the order of stores: the page cache outlives the
+//   process,
 //                   so every store that was executed survives it. Power loss is the business of sync() alone.
 //
-// A failed fdatasync leaves the kernel with pages that it calls clean although they never reached the disk, and the next
-// fdatasync would return success without writing them. So after a failure the next sync() first makes every page dirty
-// again by a store that changes nothing.
+// A failed fdatasync leaves the kernel with pages that it calls clean although they never reached the disk, and the
+// next fdatasync would return success without writing them. So after a failure the next sync() first makes every page
+// dirty again by a store that changes nothing.
 //
-// A sparse file on a full disk would end the process by SIGBUS at some later store; so the blocks are allocated when the
-// file is mapped, where the lack of them is an error like any other.
+// A sparse file on a full disk would end the process by SIGBUS at some later store; so the blocks are allocated when
+// the file is mapped, where the lack of them is an error like any other.
 #include "util/pmem.h"
 
 #include <fcntl.h>
@@ -37,8 +38,7 @@ void touch(std::byte* address) {
 #else
   auto* byte = reinterpret_cast<unsigned char*>(address);
   unsigned char value = __atomic_load_n(byte, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(byte, &value, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-  }
+  while (!__atomic_compare_exchange_n(byte, &value, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
 #endif
 }
 
@@ -47,8 +47,10 @@ class MappedMemory final : public PersistentMemory {
   MappedMemory(std::byte* data, std::size_t size, Backing backing, UniqueFd fd, bool read_only)
       : PersistentMemory(data, size, backing), fd_(std::move(fd)), read_only_(read_only) {}
   ~MappedMemory() override {
-    if (read_only_) ::munmap(data_, size_);
-    else pmem_unmap(data_, size_);
+    if (read_only_)
+      ::munmap(data_, size_);
+    else
+      pmem_unmap(data_, size_);
   }
   MappedMemory(const MappedMemory&) = delete;
   MappedMemory& operator=(const MappedMemory&) = delete;
@@ -57,8 +59,10 @@ class MappedMemory final : public PersistentMemory {
     if (backing_ != Backing::kFile) pmem_flush(address, length);
   }
   void drain() override {
-    if (backing_ != Backing::kFile) pmem_drain();
-    else std::atomic_thread_fence(std::memory_order_release);
+    if (backing_ != Backing::kFile)
+      pmem_drain();
+    else
+      std::atomic_thread_fence(std::memory_order_release);
   }
 
   Result<void> sync() override {

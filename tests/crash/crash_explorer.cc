@@ -36,8 +36,10 @@ struct Totals {
 JournalGeometry draw_geometry(Backing backing, std::mt19937_64& random) {
   JournalGeometry geometry;
   geometry.slot_count = static_cast<std::uint32_t>(2 + random() % 4);
-  if (backing == Backing::kFile) geometry.slot_bytes = std::uint32_t{512} << (random() % 4);  // some share a page
-  else geometry.slot_bytes = std::uint32_t{256} << (random() % 2);
+  if (backing == Backing::kFile)
+    geometry.slot_bytes = std::uint32_t{512} << (random() % 4);  // some share a page
+  else
+    geometry.slot_bytes = std::uint32_t{256} << (random() % 2);
   return geometry;
 }
 
@@ -120,10 +122,12 @@ int run(const Options& options) {
     if (options.file && !run_round(options, Backing::kFile, seed, totals)) return 1;
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  std::printf("0 violations in %llu crash images (%llu crashes in recovery, %llu further workloads, %llu transactions), %.1f s\n",
-              static_cast<unsigned long long>(totals.images), static_cast<unsigned long long>(totals.recovery_crashes),
-              static_cast<unsigned long long>(totals.continuations),
-              static_cast<unsigned long long>(totals.transactions), seconds);
+  std::printf(
+      "0 violations in %llu crash images (%llu crashes in recovery, %llu further workloads, %llu transactions), %.1f "
+      "s\n",
+      static_cast<unsigned long long>(totals.images), static_cast<unsigned long long>(totals.recovery_crashes),
+      static_cast<unsigned long long>(totals.continuations), static_cast<unsigned long long>(totals.transactions),
+      seconds);
   if (totals.images < options.minimum) misuse("too few crash images were explored");
   return 0;
 }

@@ -9,8 +9,8 @@
 namespace rmemfs {
 namespace {
 
-constexpr int kMaxDepth = 2;                 // a crash in the recovery from a crash in recovery
-constexpr std::size_t kRemembered = 2000000; // images, so that memory stays bounded
+constexpr int kMaxDepth = 2;                  // a crash in the recovery from a crash in recovery
+constexpr std::size_t kRemembered = 2000000;  // images, so that memory stays bounded
 
 void mix(std::uint64_t& hash, std::uint64_t value) { hash = (hash ^ value) * 0x9e3779b97f4a7c15ULL + (hash >> 29); }
 
@@ -68,13 +68,15 @@ void Explorer::recover(std::vector<std::byte> image, const SimulatedHome::Conten
   }
 
   const auto report = recover_journal(memory, file_system_, home, false);
-  const std::string where = std::string("crash at \"") + expected.what + "\", " + (depth == 0 ? "" : "again in recovery, ");
+  const std::string where =
+      std::string("crash at \"") + expected.what + "\", " + (depth == 0 ? "" : "again in recovery, ");
   if (!report.ok()) return violation(where + "recovery refuses: " + report.error().message());
   const SimulatedHome::Contents& left = home.crash_choices().front();
   if (home.crash_choices().size() != 1) return violation(where + "recovery leaves the home not durable");
   const std::string range = std::to_string(expected.at_least.value()) + ".." + std::to_string(expected.at_most.value());
   if (left.watermark < expected.at_least || left.watermark > expected.at_most || !history.knows(left.watermark)) {
-    return violation(where + "recovered to transaction " + std::to_string(left.watermark.value()) + ", expected " + range);
+    return violation(where + "recovered to transaction " + std::to_string(left.watermark.value()) + ", expected " +
+                     range);
   }
   if (left.keys != history.state(left.watermark)) {
     return violation(where + "the state is not that of transaction " + std::to_string(left.watermark.value()) +

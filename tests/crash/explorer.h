@@ -1,8 +1,8 @@
 // Explorer: takes what a crash may leave at a moment, recovers it, and compares with the oracle.
 //
 // At each persist point (a flush, a drain, a sync, a home batch, a home made durable; of the workload and of recovery
-// itself) the crash may leave: any choice of versions per unsettled unit of memory x any prefix of home batches. All are
-// tried up to a bound, otherwise the extremes, every unit alone, and random ones. Each is recovered, and:
+// itself) the crash may leave: any choice of versions per unsettled unit of memory x any prefix of home batches. All
+// are tried up to a bound, otherwise the extremes, every unit alone, and random ones. Each is recovered, and:
 //   - recovery succeeds;
 //   - what it leaves is durable and equals the state after some transaction n;
 //   - every transaction acknowledged as persistent is at or below n; n is not above the one in doubt;
@@ -34,9 +34,9 @@ struct CrashMoment {
 };
 
 struct ExplorerLimits {
-  std::size_t choices = 64;         // of memory, per moment and home prefix
-  std::size_t recovery_choices = 8; // the same, for a crash in recovery
-  std::uint64_t recovery_every = 6; // one recovery of so many is crashed itself
+  std::size_t choices = 64;           // of memory, per moment and home prefix
+  std::size_t recovery_choices = 8;   // the same, for a crash in recovery
+  std::uint64_t recovery_every = 6;   // one recovery of so many is crashed itself
   std::uint64_t continue_every = 60;  // after one of so many, a further workload runs
 };
 

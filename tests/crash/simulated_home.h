@@ -1,6 +1,6 @@
-// SimulatedHome: a store that behaves as RocksDB does with its log off: a batch is atomic, what was applied since the last
-// make_durable() may be lost, and a crash keeps a prefix of the batches. Merges append, so that applying one twice shows.
-// Not thread-safe.
+// SimulatedHome: a store that behaves as RocksDB does with its log off: a batch is atomic, what was applied since the
+// last make_durable() may be lost, and a crash keeps a prefix of the batches. Merges append, so that applying one twice
+// shows. Not thread-safe.
 #pragma once
 
 #include <functional>
@@ -17,9 +17,15 @@ using Keys = std::map<std::string, std::string>;
 // The meaning of modifications, shared with the oracle: one definition, and a simple one.
 inline void apply_modification(Keys& keys, ModificationKind kind, std::string_view key, std::string_view value) {
   switch (kind) {
-    case ModificationKind::kPut: keys[std::string(key)] = value; break;
-    case ModificationKind::kErase: keys.erase(std::string(key)); break;
-    case ModificationKind::kMerge: keys[std::string(key)].append(value); break;
+    case ModificationKind::kPut:
+      keys[std::string(key)] = value;
+      break;
+    case ModificationKind::kErase:
+      keys.erase(std::string(key));
+      break;
+    case ModificationKind::kMerge:
+      keys[std::string(key)].append(value);
+      break;
   }
 }
 

@@ -53,8 +53,10 @@ void Workload::plan(Writer& writer) {
     std::string value = "<" + std::to_string(history_.base().value()) + "." + std::to_string(++serial_) + ">";
     const std::uint64_t kind = random_() % 8;
     if (options_.puts_only || kind < 4 || (is_long && i == 0)) {
-      if (is_long && i == 0) value.resize(core_->geometry().slot_bytes, 'x');
-      else if (random_() % 2 == 0) value.resize(40, 'p');
+      if (is_long && i == 0)
+        value.resize(core_->geometry().slot_bytes, 'x');
+      else if (random_() % 2 == 0)
+        value.resize(40, 'p');
       writer.plan.push_back({ModificationKind::kPut, key, value});
       writer.transaction.put(key, value);
     } else if (kind < 7) {
@@ -137,10 +139,14 @@ void Workload::apply() {
 void Workload::step() {
   const std::uint64_t draw = random_() % 20;
   const auto number = static_cast<unsigned>(random_() % static_cast<unsigned>(options_.writers));
-  if (draw < 12) advance(writers_[number], number);
-  else if (draw < 14) apply();
-  else if (draw < 18) advance(rounds_[random_() % rounds_.size()]);
-  else if (memory_.backing() == PersistentMemory::Backing::kFile) advance_sync();
+  if (draw < 12)
+    advance(writers_[number], number);
+  else if (draw < 14)
+    apply();
+  else if (draw < 18)
+    advance(rounds_[random_() % rounds_.size()]);
+  else if (memory_.backing() == PersistentMemory::Backing::kFile)
+    advance_sync();
   // What the journal says is persistent counts as acknowledged from now on.
   acknowledged_ = std::max(acknowledged_, core_->persisted());
   look();

@@ -1,8 +1,8 @@
 // Workload: a few writers and the journal's background activities, one step at a time in a random but repeatable order.
 //
-// Each writer reserves, prepares, publishes and hands over; batches are applied; up to two rounds of home durability and
-// one sync are under way, so that every interleaving that the threads of the journal can show can be drawn. After each
-// step the explorer looks at the persist points that the step passed.
+// Each writer reserves, prepares, publishes and hands over; batches are applied; up to two rounds of home durability
+// and one sync are under way, so that every interleaving that the threads of the journal can show can be drawn. After
+// each step the explorer looks at the persist points that the step passed.
 #pragma once
 
 #include <array>

@@ -1,8 +1,8 @@
 // The journal's reader and recovery: no bytes crash them, and what is recovered once is recovered.
 //
 // Input: the slots of a journal of 4 slots of 256 bytes. The superblock and the epoch are right, and checksums are made
-// right wherever a header has the slot's magic and its first byte asks for it: otherwise nothing behind a checksum would
-// ever be reached. Without that byte the raw bytes stand, superblock included.
+// right wherever a header has the slot's magic and its first byte asks for it: otherwise nothing behind a checksum
+// would ever be reached. Without that byte the raw bytes stand, superblock included.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>

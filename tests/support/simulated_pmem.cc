@@ -151,9 +151,9 @@ void CrashState::for_each_choice(std::size_t limit, std::mt19937_64& random,
   const auto newest_of = [&](std::size_t i) { return static_cast<std::uint8_t>(units[i].choices.size() - 1); };
   std::size_t visited = 0;
   const auto spend = [&] { return visited++ < limit && visit(choice); };
-  if (!spend()) return;                                             // all old
+  if (!spend()) return;  // all old
   for (std::size_t i = 0; i < units.size(); ++i) choice[i] = newest_of(i);
-  if (!spend()) return;                                             // all new
+  if (!spend()) return;                                                    // all new
   for (std::size_t i = 0; i < units.size() && visited < limit / 2; ++i) {  // all but one
     choice[i] = 0;
     if (!spend()) return;

@@ -1,7 +1,8 @@
 // SimulatedPmem: a persistent memory that knows what a power loss may leave of it.
 //
-// The bytes behind data() are what the program sees. Beside them it keeps, per unit (a 64-byte line of persistent memory,
-// a 4 KiB page of a file), the durable contents and every later version that could have been written back since:
+// The bytes behind data() are what the program sees. Beside them it keeps, per unit (a 64-byte line of persistent
+// memory, a 4 KiB page of a file), the durable contents and every later version that could have been written back
+// since:
 //   - a unit may reach the medium at any time after it was stored to, without being asked; so each version is possible;
 //   - flush() by a writer marks the version it saw; drain() by the same writer makes it durable (versions of kPmem);
 //   - sync() makes everything durable (kFile; flush and drain only let the order of versions be seen);

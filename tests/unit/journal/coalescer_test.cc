@@ -34,8 +34,9 @@ BOOST_AUTO_TEST_CASE(merges_are_concatenated_in_order) {
   BOOST_TEST(coalesce({{kMerge, "a", "1"}, {kMerge, "a", "2"}, {kMerge, "a", "3"}}) == "merge a=123;");
 }
 BOOST_AUTO_TEST_CASE(a_put_drops_the_merges_before_it_and_keeps_those_behind_it) {
-  BOOST_TEST(coalesce({{kMerge, "a", "1"}, {kMerge, "a", "2"}, {kPut, "a", "x"}, {kMerge, "a", "3"}, {kMerge, "a", "4"}}) ==
-             "put a=x;merge a=34;");
+  BOOST_TEST(
+      coalesce({{kMerge, "a", "1"}, {kMerge, "a", "2"}, {kPut, "a", "x"}, {kMerge, "a", "3"}, {kMerge, "a", "4"}}) ==
+      "put a=x;merge a=34;");
   BOOST_TEST(coalesce({{kMerge, "a", "1"}, {kErase, "a", ""}, {kMerge, "a", "2"}}) == "erase a=;merge a=2;");
 }
 BOOST_AUTO_TEST_CASE(an_empty_operand_and_an_empty_key_are_kept) {

@@ -25,9 +25,15 @@ class TestHome final : public Home {
     std::lock_guard lock(mutex_);
     for (const Modification& m : modifications) {
       switch (m.kind) {
-        case ModificationKind::kPut: keys_[std::string(m.key)] = m.value; break;
-        case ModificationKind::kErase: keys_.erase(std::string(m.key)); break;
-        case ModificationKind::kMerge: keys_[std::string(m.key)].append(m.value); break;
+        case ModificationKind::kPut:
+          keys_[std::string(m.key)] = m.value;
+          break;
+        case ModificationKind::kErase:
+          keys_.erase(std::string(m.key));
+          break;
+        case ModificationKind::kMerge:
+          keys_[std::string(m.key)].append(m.value);
+          break;
       }
     }
     if (applied <= applied_) went_back = true;

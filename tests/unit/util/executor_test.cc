@@ -51,7 +51,7 @@ BOOST_AUTO_TEST_CASE(blocking_work_resumes_its_coroutine_on_its_own_thread) {
   const auto work = [](BlockingPool& p) -> Task<bool> {
     const auto home = std::this_thread::get_id();
     const auto away = co_await p.run([] { return std::this_thread::get_id(); });
-    co_return away != home && std::this_thread::get_id() == home;
+    co_return away != home&& std::this_thread::get_id() == home;
   };
   BOOST_TEST(executor.run(work(pool)));
 }

@@ -99,8 +99,10 @@ BOOST_AUTO_TEST_CASE(threads_never_hold_conflicting_ranges) {
             if (m == kExclusive ? at[n].exchange(-1) != 0 : at[n].fetch_add(1) < 0) ++bad;
           }
           for (std::uint64_t n = b; n < e; ++n) {
-            if (m == kExclusive) at[n] = 0;
-            else at[n].fetch_sub(1);
+            if (m == kExclusive)
+              at[n] = 0;
+            else
+              at[n].fetch_sub(1);
           }
         }(lock, begin, end, mode, bytes, conflicts));
       }
