@@ -119,6 +119,16 @@ BOOST_AUTO_TEST_CASE(random_changes_agree_with_an_array) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(an_empty_range_inside_an_extent_removes_nothing) {
+  Layout layout;
+  TouchedKeys touched;
+  layout_insert(layout, {0, 4 * kBlockBytes, ChunkId(1), 0, false}, touched);
+  touched.clear();
+  BOOST_CHECK(layout_remove(layout, 2 * kBlockBytes, 2 * kBlockBytes, touched).empty());
+  BOOST_CHECK(touched.empty());
+  BOOST_CHECK_EQUAL(layout.size(), 1u);
+}
+
 BOOST_AUTO_TEST_CASE(appending_keeps_one_extent_under_one_key) {
   Layout layout;
   for (std::uint64_t b = 0; b < 100; ++b) {
