@@ -23,6 +23,13 @@ std::uint64_t stored_number(const CheckContext& context, std::string_view name) 
   return number.ok() ? *number : 0;
 }
 
+bool in_use(const CheckContext& context, NodeId node, const LeasedRegion& lease) {
+  return std::any_of(context.chunks.begin(), context.chunks.end(), [&](const ChunkInfo& chunk) {
+    return !chunk.uncertain && chunk.record.state == ChunkState::kActive && chunk.record.node == node &&
+           chunk.record.region.id == lease.id;
+  });
+}
+
 void add(CheckContext& context, ChunkId id, const ChunkRecord& record, bool uncertain = false) {
   ChunkInfo chunk;
   chunk.id = id;
@@ -132,7 +139,7 @@ Result<ChunkRescue> plan_rescue(const CheckContext& context, ChunkId id) {
   for (const NodeState& node : context.nodes) {
     all_answered = all_answered && node.answered;
     for (const LeasedRegion& lease : node.leases) {
-      if (lease.tag != id.value()) continue;
+      if (lease.tag != id.value() || in_use(context, node.record.id, lease)) continue;
       const ChunkRecord record = record_of(lease, node.record.id);
       if (!decode_chunk(encode(record)).ok()) continue;  // the node's word is checked like any other foreign bytes
       rescue.kind = ChunkRescue::Kind::kLease;

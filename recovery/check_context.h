@@ -22,6 +22,7 @@
 namespace rmemfs {
 
 inline constexpr std::uint64_t kDirectoryBytes = 4096;        // st_size that directories are made with
+inline constexpr std::uint64_t kInodeNumberEnd = std::uint64_t{1} << 62;
 inline constexpr std::uint64_t kChunkNumberEnd = 1u << 24;     // the manager's chunk map ends before it
 
 // One inode that exists, by number (ascending in the table).
@@ -121,6 +122,9 @@ class CheckContext {
   std::uint32_t settles_ = 0;
   unsigned last_progress_ = 0;
 };
+
+// Passes 2 to 8 on an open store, with the repairs written at the end.
+Result<void> run_passes(CheckContext& context);
 
 // The passes, in this order. Each file opens with what the pass checks and what it leaves to others.
 Result<void> check_superblock(CheckContext& context);

@@ -84,6 +84,7 @@ Result<bool> check_link(CheckContext& context, Attributes& a) {
 
 Result<void> check_record(CheckContext& context, std::string_view key, std::string_view value) {
   auto attributes = decode_inode(key, value);
+  if (attributes.ok() && attributes->ino.value() >= kInodeNumberEnd) attributes = Error(Errc::kCorrupt, "inode number");
   const bool root = key == inode_key(kRootInode);
   if (!attributes.ok()) {
     if (root) return success();  // check_root makes a new one

@@ -42,7 +42,9 @@ Result<void> LostAndFound::make(const std::string& name) {
   std::uint64_t number = context_.inodes.back().ino + 1;
   ASSIGN_OR_RETURN(const auto next, context_.get(singleton_key("next_inode")));
   if (next) {
-    if (const auto stored = decode_number(*next); stored.ok()) number = std::max(number, *stored);
+    if (const auto stored = decode_number(*next); stored.ok() && *stored < kInodeNumberEnd) {
+      number = std::max(number, *stored);
+    }
   }
   Attributes a;
   a.ino = InodeNumber(number);

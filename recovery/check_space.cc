@@ -81,10 +81,11 @@ std::string versus(const std::optional<std::uint64_t>& stored, std::uint64_t rig
   return (stored ? std::to_string(*stored) : std::string("unreadable")) + ", should be " + std::to_string(right);
 }
 
-// `used` is the highest number in use.
-Result<void> check_next(CheckContext& context, std::string_view name, ProblemCode code, std::uint64_t used) {
+// `used` is the highest number in use, `end` the first that no number may be.
+Result<void> check_next(CheckContext& context, std::string_view name, ProblemCode code, std::uint64_t used,
+                        std::uint64_t end) {
   ASSIGN_OR_RETURN(const auto stored, number_at(context, name));
-  if (stored && *stored > used) return success();
+  if (stored && *stored > used && *stored <= end) return success();
   if (context.found(code, InodeNumber(), versus(stored, used + 1))) {
     context.put(singleton_key(name), encode_number(used + 1));
   }
@@ -103,9 +104,9 @@ Result<void> check_space(CheckContext& context) {
   }
   RETURN_IF_ERROR(check_strays(context));
   RETURN_IF_ERROR(check_next(context, "next_inode", ProblemCode::kNextInodeLow,
-                             context.inodes.empty() ? 0 : context.inodes.back().ino));
+                             context.inodes.empty() ? 0 : context.inodes.back().ino, kInodeNumberEnd));
   RETURN_IF_ERROR(check_next(context, "next_chunk", ProblemCode::kNextChunkLow,
-                             context.chunks.empty() ? 0 : context.chunks.back().id.value()));
+                             context.chunks.empty() ? 0 : context.chunks.back().id.value(), kChunkNumberEnd));
   ASSIGN_OR_RETURN(const auto count, number_at(context, "inodes"));
   const std::uint64_t right = context.inodes.size();
   if ((!count || *count != right) &&

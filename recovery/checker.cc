@@ -44,6 +44,8 @@ Result<void> open_store(CheckContext& context, bool accept_gap) {
   return success();
 }
 
+}  // namespace
+
 Result<void> run_passes(CheckContext& context) {
   static constexpr std::array kPasses = {check_superblock, check_inodes, check_names,   check_links,
                                          check_extents,    check_space,  check_orphans, check_nodes};
@@ -51,10 +53,8 @@ Result<void> run_passes(CheckContext& context) {
     RETURN_IF_ERROR(pass(context));
     if (context.incomplete) break;
   }
-  return success();
+  return context.write_all();
 }
-
-}  // namespace
 
 Result<CheckReport> check_file_system(const CheckOptions& options) {
   CheckReport report;

@@ -79,8 +79,10 @@ enum class RepairRisk : std::uint8_t { kSafe, kDecision };
   X(kBlocksUnmarked, 0x0602, kSafe, "blocks of files are marked free", "mark them used")                              \
   X(kBitmapDamaged, 0x0603, kSafe, "a bitmap does not fit its chunk", "make it again")                                \
   X(kBitmapNoChunk, 0x0604, kSafe, "a bitmap belongs to no chunk", "erase it")                                        \
-  X(kNextInodeLow, 0x0605, kSafe, "the next inode number is missing or in use already", "set it above all others")    \
-  X(kNextChunkLow, 0x0606, kSafe, "the next chunk number is missing or in use already", "set it above all others")    \
+  X(kNextInodeLow, 0x0605, kSafe, "the next inode number is missing, in use already or impossible",                   \
+    "set it above all others")                                                                                        \
+  X(kNextChunkLow, 0x0606, kSafe, "the next chunk number is missing, in use already or impossible",                   \
+    "set it above all others")                                                                                        \
   X(kInodeCounterWrong, 0x0607, kSafe, "the number of inodes is wrong", "set it")                                     \
   X(kOrphanDamaged, 0x0701, kSafe, "an orphan record cannot be read", "erase it")                                     \
   X(kOrphanNoInode, 0x0702, kSafe, "an orphan record names no inode", "erase it")                                     \

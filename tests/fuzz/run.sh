@@ -2,8 +2,8 @@
 # Fuzzes for a minute (ten with RMEMFS_LONG=1), starting from a committed corpus, which is not changed.
 # usage: run.sh PROGRAM CORPUS
 set -euo pipefail
-program=$1 corpus=$2 seconds=60
-if [ -n "${RMEMFS_LONG:-}" ]; then seconds=600; fi
+program=$1 corpus=$2 seconds=${FUZZ_SECONDS:-60}
+if [ -n "${RMEMFS_LONG:-}" ]; then seconds=${FUZZ_SECONDS:-60}0; fi
 if [ -z "$(find "$corpus" -type f -print -quit 2>/dev/null)" ]; then
   echo "$corpus holds no example to start from" >&2
   exit 1
