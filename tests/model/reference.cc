@@ -52,6 +52,7 @@ Errors Reference::make(const NodePtr& parent, const std::string& name, Kind kind
   auto node = std::make_shared<Node>();
   node->kind = kind;
   node->permissions = permissions;
+  if (kind == Kind::kDirectory) node->permissions |= parent->permissions & 02000;  // as Linux: set-group-ID is inherited
   node->links = kind == Kind::kDirectory ? 2 : 1;
   node->data = target;
   parent->entries[name] = node;
