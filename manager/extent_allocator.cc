@@ -32,13 +32,17 @@ void set_bits(std::vector<std::uint64_t>& bits, std::uint32_t first, std::uint32
   for (std::uint32_t at = first, end = first + count; at < end;) {
     const std::uint32_t in_word = std::min(64 - at % 64, end - at);
     const std::uint64_t mask = (in_word == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << in_word) - 1) << (at % 64);
-    if (value) bits[at / 64] |= mask;
-    else bits[at / 64] &= ~mask;
+    if (value)
+      bits[at / 64] |= mask;
+    else
+      bits[at / 64] &= ~mask;
     at += in_word;
   }
 }
 
-bool test_bit(const std::vector<std::uint64_t>& bits, std::uint32_t at) { return (bits[at / 64] >> (at % 64) & 1) != 0; }
+bool test_bit(const std::vector<std::uint64_t>& bits, std::uint32_t at) {
+  return (bits[at / 64] >> (at % 64) & 1) != 0;
+}
 
 }  // namespace
 
@@ -120,7 +124,8 @@ bool ExtentAllocator::allocate(std::uint64_t blocks, const SpaceHint& hint, std:
       const std::uint32_t count = find_bit(space.used, hint.block, limit, true) - hint.block;
       if (count != 0) {
         take(it->first, space, hint.block, count);
-        if (space.next >= hint.block && space.next < hint.block + count) space.next = (hint.block + count) % space.blocks;
+        if (space.next >= hint.block && space.next < hint.block + count)
+          space.next = (hint.block + count) % space.blocks;
         runs.push_back({hint.chunk, hint.block, count});
         blocks -= count;
       }

@@ -86,8 +86,10 @@ std::size_t InodeCache::size() const {
 }
 
 InodePairLock::InodePairLock(Inode& a, Inode& b) : first_(&a), second_(&b) {
-  if (first_ == second_) second_ = nullptr;
-  else if (second_->ino < first_->ino) std::swap(first_, second_);
+  if (first_ == second_)
+    second_ = nullptr;
+  else if (second_->ino < first_->ino)
+    std::swap(first_, second_);
   first_->mutex.lock();
   if (second_ != nullptr) second_->mutex.lock_same_rank();
 }

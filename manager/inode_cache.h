@@ -1,5 +1,5 @@
-// Inodes in memory: sharded, least recently used first out, limited in number. An inode somebody holds is never dropped,
-// so there is at most one Inode object per number at any time.
+// Inodes in memory: sharded, least recently used first out, limited in number. An inode somebody holds is never
+// dropped, so there is at most one Inode object per number at any time.
 //
 // Thread-safe. Rank kInodeTable. load() is called without a lock and may read the local disk.
 #pragma once
@@ -38,8 +38,9 @@ class InodeCache {
     // Guarded by mutex:
     Recent recent;
     std::unordered_map<std::uint64_t, Recent::iterator> by_number;
-    std::uint64_t drops = 0;      // a load that raced with a drop may be old, and is repeated
-    bool dropped_touched = false; // an inode with unpersisted node writes was dropped: which ones is not known any more
+    std::uint64_t drops = 0;  // a load that raced with a drop may be old, and is repeated
+    bool dropped_touched =
+        false;  // an inode with unpersisted node writes was dropped: which ones is not known any more
   };
   Shard& shard(InodeNumber ino) { return shards_[ino.value() % kShards]; }
   void add(Shard& shard, const InodeRef& inode);

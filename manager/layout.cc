@@ -100,8 +100,10 @@ void emit_touched(InodeNumber ino, const Layout& layout, TouchedKeys& touched, T
   touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
   for (const std::uint64_t offset : touched) {
     const auto it = layout.find(offset);
-    if (it == layout.end()) builder.erase(extent_key(ino, offset));
-    else builder.put(extent_key(ino, offset), encode(it->second));
+    if (it == layout.end())
+      builder.erase(extent_key(ino, offset));
+    else
+      builder.put(extent_key(ino, offset), encode(it->second));
   }
 }
 

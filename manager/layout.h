@@ -2,8 +2,8 @@
 // TouchedKeys, and emit_touched() writes them into a transaction.
 //
 // Invariants of a Layout: extents do not overlap; two neighbours that continue each other in the file and in one chunk,
-// with the same `unwritten`, are one extent. (A store written by an older run may hold unmerged ones; that is harmless.)
-// Thread-safety: the caller holds the inode's mutex.
+// with the same `unwritten`, are one extent. (A store written by an older run may hold unmerged ones; that is
+// harmless.) Thread-safety: the caller holds the inode's mutex.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +30,8 @@ std::vector<Extent> layout_remove(Layout& layout, std::uint64_t begin, std::uint
 // The unwritten parts of [begin, end) become written.
 void layout_mark_written(Layout& layout, std::uint64_t begin, std::uint64_t end, TouchedKeys& touched);
 
-// The start of the longest tail of [begin, end) that touches at most `extents` extents: what a bounded transaction frees.
+// The start of the longest tail of [begin, end) that touches at most `extents` extents: what a bounded transaction
+// frees.
 std::uint64_t layout_tail(const Layout& layout, std::uint64_t begin, std::uint64_t end, std::size_t extents);
 // Number of extents that [begin, end) touches; counts no further than `limit`.
 std::size_t layout_count(const Layout& layout, std::uint64_t begin, std::uint64_t end, std::size_t limit);

@@ -1,12 +1,12 @@
 // The manager: the authority on names, attributes, extents and the chunk map. Each operation is one transaction (large
 // ones: bounded sub-transactions behind an orphan record). A library inside the mount daemon.
 //
-// Threads: any lane. Methods that return Task may suspend (journal slots, space); the others never wait but may read the
-// local disk. Lock order: kRename, then kInode (lower number first), then the rest as in util/mutex.h.
-// Arguments passed by view or reference must stay alive until the Task is done.
-// A directory's size is 4096, whatever it holds, and it has no blocks; a symlink's size is its target's length.
-// Errors: those that POSIX names for each call, plus kJournalFull, kStore, kCorrupt, kReadOnly (after a home failure).
-// Permission checks are the kernel's (default_permissions).
+// Threads: any lane. Methods that return Task may suspend (journal slots, space); the others never wait but may read
+// the local disk. Lock order: kRename, then kInode (lower number first), then the rest as in util/mutex.h. Arguments
+// passed by view or reference must stay alive until the Task is done. A directory's size is 4096, whatever it holds,
+// and it has no blocks; a symlink's size is its target's length. Errors: those that POSIX names for each call, plus
+// kJournalFull, kStore, kCorrupt, kReadOnly (after a home failure). Permission checks are the kernel's
+// (default_permissions).
 #pragma once
 
 #include <atomic>
@@ -52,14 +52,14 @@ using Pieces = boost::container::small_vector<Piece, 4>;
 struct WritePlan {
   std::uint64_t offset = 0, length = 0;
   Pieces pieces;
-  Pieces zeros;                                          // rests of freshly allocated blocks; the gap after an old end
-  boost::container::small_vector<Extent, 2> fresh;       // reserved by this plan, not yet in the layout
-  boost::container::small_vector<Extent, 2> converted;   // unwritten parts that become written
+  Pieces zeros;                                         // rests of freshly allocated blocks; the gap after an old end
+  boost::container::small_vector<Extent, 2> fresh;      // reserved by this plan, not yet in the layout
+  boost::container::small_vector<Extent, 2> converted;  // unwritten parts that become written
 };
 
 struct NewNode {
-  std::uint32_t mode = 0;           // type and permission bits, umask already applied
-  std::uint32_t uid = 0, gid = 0;   // of the caller; a setgid parent overrides gid
+  std::uint32_t mode = 0;          // type and permission bits, umask already applied
+  std::uint32_t uid = 0, gid = 0;  // of the caller; a setgid parent overrides gid
   std::uint32_t rdev = 0;
   std::string_view symlink_target;  // S_IFLNK
 };
@@ -78,14 +78,14 @@ struct DirectoryEntry {
 
 // Where a directory stream stands. Exact while read in order; after seekdir only the cookie is known.
 struct DirectoryCursor {
-  std::uint64_t cookie = 0;   // 0: the start
-  std::string last_key;       // key of the entry with that cookie, if known
+  std::uint64_t cookie = 0;  // 0: the start
+  std::string last_key;      // key of the entry with that cookie, if known
 };
 
 enum class RenameMode : std::uint8_t { kReplace, kNoReplace, kExchange };
 
 struct SpaceStatistics {
-  std::uint64_t total_bytes = 0;       // leased, plus what the reachable nodes could still lend
+  std::uint64_t total_bytes = 0;  // leased, plus what the reachable nodes could still lend
   std::uint64_t free_bytes = 0;
   std::uint64_t inodes = 0;
   std::uint64_t lost_bytes = 0;
@@ -107,8 +107,8 @@ struct ManagerOptions {
   std::string directory;
   std::uint32_t deadline_ms = 10000;
   std::uint32_t heartbeat_ms = 1000;
-  bool sync_commit = false;               // -o commit=sync: every operation awaits persist() before it returns
-  bool degraded = false;                  // mount although a node does not answer
+  bool sync_commit = false;  // -o commit=sync: every operation awaits persist() before it returns
+  bool degraded = false;     // mount although a node does not answer
   std::size_t inode_cache_entries = 262144;
   // How a node's control client is made; NodeClient::make unless given (tests give nodes in memory).
   std::function<Result<std::unique_ptr<NodeClient>>(const std::string& address)> make_node_client;
@@ -117,8 +117,8 @@ struct ManagerOptions {
 class Manager {
  public:
   // `metastore` is recovered, `journal` open on it; both outlive the manager. Loads the chunk map and the bitmaps,
-  // fences this epoch on all nodes, starts the heartbeat thread. Blocks. The superblock's epoch is already this mount's.
-  // Errors: kUnreachable (names the node; unless degraded), kRefused, kVersion, kCorrupt.
+  // fences this epoch on all nodes, starts the heartbeat thread. Blocks. The superblock's epoch is already this
+  // mount's. Errors: kUnreachable (names the node; unless degraded), kRefused, kVersion, kCorrupt.
   static Result<std::unique_ptr<Manager>> open(const Superblock& superblock, Metastore& metastore, Journal& journal,
                                                BlockingPool& pool, const ManagerOptions& options);
   // Writes the first records (root directory) of a new file system through `home`. For mkfs.
@@ -190,7 +190,7 @@ class Manager {
   virtual SpaceStatistics space() = 0;
   virtual std::vector<NodeStatus> nodes() = 0;
   virtual std::string address(NodeId node) const = 0;
-  virtual NodeHealth health(NodeId node) const = 0;   // an atomic read
+  virtual NodeHealth health(NodeId node) const = 0;  // an atomic read
   // The data path saw kRegionLost: marks the chunk lost (committed in the background), at once for readers.
   virtual void chunk_lost(const Chunk& chunk) = 0;
   // A node fenced us: a newer mount has taken over. Everything fails with kFenced from now on.

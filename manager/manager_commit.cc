@@ -11,8 +11,7 @@ constexpr std::uint64_t kInodeNumberBatch = 4096;
 
 void raise(std::atomic<std::uint64_t>& number, std::uint64_t to) {
   std::uint64_t now = number.load(std::memory_order_relaxed);
-  while (now < to && !number.compare_exchange_weak(now, to, std::memory_order_release)) {
-  }
+  while (now < to && !number.compare_exchange_weak(now, to, std::memory_order_release)) {}
 }
 
 }  // namespace
@@ -120,8 +119,10 @@ InodeSetLock::InodeSetLock(std::initializer_list<Inode*> inodes) {
   }
   std::sort(held_.begin(), held_.begin() + count_, [](const Inode* a, const Inode* b) { return a->ino < b->ino; });
   for (std::size_t i = 0; i < count_; ++i) {
-    if (i == 0) held_[i]->mutex.lock();
-    else held_[i]->mutex.lock_same_rank();
+    if (i == 0)
+      held_[i]->mutex.lock();
+    else
+      held_[i]->mutex.lock_same_rank();
   }
 }
 

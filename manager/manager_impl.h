@@ -109,8 +109,8 @@ class ManagerImpl final : public Manager {
   Result<bool> try_remove(const InodeRef& parent, std::string_view name, bool directory, SlotReservation& slots,
                           std::uint64_t request, InodeRef& child, CommitId& id);
   Task<Result<InodeRef>> remove_name(InodeRef parent, std::string_view name, bool directory, std::uint64_t request);
-  Result<CommitId> try_link(const InodeRef& inode, const InodeRef& parent, std::string_view name,
-                            SlotReservation slots, std::uint64_t request);
+  Result<CommitId> try_link(const InodeRef& inode, const InodeRef& parent, std::string_view name, SlotReservation slots,
+                            std::uint64_t request);
 
   // manager_rename.cc
   struct Renaming;
@@ -140,7 +140,7 @@ class ManagerImpl final : public Manager {
   Result<void> lease_from(Node& node);                  // blocks; under lease_mutex_
   Result<CommitId> commit_blocking(TransactionBuilder& builder);
   void lease_ahead();
-  void reconcile_leases(Node& node);                    // blocks
+  void reconcile_leases(Node& node);  // blocks
   void compare_generation(Node& node, Generation generation, std::uint64_t chunks_before);
   void record_lost(std::vector<Chunk*> lost);
   void in_background(std::function<void()> work);
@@ -162,22 +162,22 @@ class ManagerImpl final : public Manager {
   InodeCache cache_;
   std::atomic<std::uint64_t> next_inode_{2};
   std::atomic<std::uint64_t> inodes_{1};
-  std::atomic<std::uint64_t> next_chunk_{1};     // changed under lease_mutex_
+  std::atomic<std::uint64_t> next_chunk_{1};  // changed under lease_mutex_
   std::atomic<bool> fenced_{false};
   std::atomic<bool> leasing_ahead_{false};
-  Mutex rename_mutex_{LockRank::kRename};        // moves of directories
-  std::mutex lease_mutex_;                       // one lease at a time; held over calls to nodes, never on a lane
+  Mutex rename_mutex_{LockRank::kRename};  // moves of directories
+  std::mutex lease_mutex_;                 // one lease at a time; held over calls to nodes, never on a lane
 
   Mutex number_mutex_{LockRank::kChunkMap};
-  std::atomic<std::uint64_t> inode_limit_{0};    // changed under number_mutex_: committed next_inode
+  std::atomic<std::uint64_t> inode_limit_{0};  // changed under number_mutex_: committed next_inode
 
   Mutex orphan_mutex_{LockRank::kLeaf};
   std::unordered_set<std::uint64_t> live_orphans_;  // guarded by orphan_mutex_: lost their name in this mount
 
   std::mutex background_mutex_;
   std::condition_variable background_done_;
-  std::size_t background_ = 0;                   // guarded by background_mutex_
-  bool closing_ = false;                         // guarded by background_mutex_
+  std::size_t background_ = 0;  // guarded by background_mutex_
+  bool closing_ = false;        // guarded by background_mutex_
 };
 
 inline constexpr std::uint64_t kDirectorySize = 4096;  // st_size of every directory

@@ -50,8 +50,8 @@ void ManagerImpl::freed(std::span<const SpaceRun> runs, CommitId id) {
   allocator_->persisted(journal_.persisted_id());
 }
 
-Result<Pieces> ManagerImpl::written_parts(
-    Inode& inode, std::initializer_list<std::pair<std::uint64_t, std::uint64_t>> ranges) {
+Result<Pieces> ManagerImpl::written_parts(Inode& inode,
+                                          std::initializer_list<std::pair<std::uint64_t, std::uint64_t>> ranges) {
   Pieces pieces;
   for (const auto& [begin, end] : ranges) {
     if (begin >= end) continue;

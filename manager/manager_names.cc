@@ -28,12 +28,14 @@ Result<void> check_node(const NewNode& node) {
     case S_IFCHR:
     case S_IFBLK:
     case S_IFIFO:
-    case S_IFSOCK: break;
+    case S_IFSOCK:
+      break;
     case S_IFLNK:
       if (node.symlink_target.empty()) return Error(Errc::kInvalid, "symlink");
       if (node.symlink_target.size() > kMaxSymlinkBytes) return Error(Errc::kNameTooLong, "symlink");
       break;
-    default: return Error(Errc::kInvalid, "make node");
+    default:
+      return Error(Errc::kInvalid, "make node");
   }
   return success();
 }
@@ -288,8 +290,10 @@ Result<std::vector<DirectoryEntry>> ManagerImpl::read_directory(Inode& directory
   std::string prefix = "D";
   prefix.append(inode_key(directory.ino), 1);
   const auto records = metastore_.iterate(prefix);
-  if (!cursor.last_key.empty()) records->seek(cursor.last_key + '\0');
-  else if (cursor.cookie > 2) records->seek(dirent_key(directory.ino, cursor.cookie + 1, {}));
+  if (!cursor.last_key.empty())
+    records->seek(cursor.last_key + '\0');
+  else if (cursor.cookie > 2)
+    records->seek(dirent_key(directory.ino, cursor.cookie + 1, {}));
   for (; records->valid() && out.size() < limit; records->next()) {
     ASSIGN_OR_RETURN(const DirentKey key, decode_dirent_key(records->key()));
     ASSIGN_OR_RETURN(const Dirent dirent, decode_dirent(records->value()));

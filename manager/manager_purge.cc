@@ -1,5 +1,5 @@
-// Orphans: inodes without a name. Their space is freed from the end in bounded transactions; the orphan record stays until
-// the last one, which forgets the inode. A crash in between leaves a shorter orphan, and the next mount goes on.
+// Orphans: inodes without a name. Their space is freed from the end in bounded transactions; the orphan record stays
+// until the last one, which forgets the inode. A crash in between leaves a shorter orphan, and the next mount goes on.
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -15,9 +15,8 @@ constexpr std::size_t kOrphansPerRound = 1024;
 // True when the inode is gone.
 Task<Result<bool>> ManagerImpl::purge_step(InodeRef inode) {
   CO_ASSIGN_OR_RETURN(const std::size_t extents, count_extents(*inode, 0, UINT64_MAX));
-  CO_ASSIGN_OR_RETURN(
-      SlotReservation slots,
-      co_await room(kInodeBytes + 3 * kOrphanBytes + kCounterBytes + extents * kExtentStepBytes));
+  CO_ASSIGN_OR_RETURN(SlotReservation slots,
+                      co_await room(kInodeBytes + 3 * kOrphanBytes + kCounterBytes + extents * kExtentStepBytes));
   bool last;
   CommitId id;
   std::vector<SpaceRun> runs;

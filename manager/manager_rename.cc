@@ -127,8 +127,7 @@ Result<bool> ManagerImpl::try_rename(Renaming& r) {
 
   const Timestamp now = now_timestamp();
   TransactionBuilder builder;
-  const std::string old_key =
-      dirent_key(r.parent->ino, hash_name(r.name, superblock_.name_hash_seed), r.name);
+  const std::string old_key = dirent_key(r.parent->ino, hash_name(r.name, superblock_.name_hash_seed), r.name);
   const std::string new_key =
       dirent_key(r.new_parent->ino, hash_name(r.new_name, superblock_.name_hash_seed), r.new_name);
   builder.put(new_key, encode(Dirent{r.source->ino, dirent_type(r.source)}));
@@ -171,9 +170,8 @@ Task<Result<InodeRef>> ManagerImpl::rename(InodeRef parent, std::string_view nam
                                            std::string_view new_name, RenameMode mode, std::uint64_t request) {
   CO_RETURN_IF_ERROR(check_new_name(name));
   CO_RETURN_IF_ERROR(check_new_name(new_name));
-  CO_ASSIGN_OR_RETURN(
-      SlotReservation slots,
-      co_await room(4 * kInodeBytes + dirent_bytes(name) + dirent_bytes(new_name) + kOrphanBytes));
+  CO_ASSIGN_OR_RETURN(SlotReservation slots,
+                      co_await room(4 * kInodeBytes + dirent_bytes(name) + dirent_bytes(new_name) + kOrphanBytes));
   Renaming renaming{parent, name, new_parent, new_name, mode, request, std::move(slots), {}, {}, false, {}};
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     CO_ASSIGN_OR_RETURN(const bool done, try_rename(renaming));

@@ -53,7 +53,8 @@ Result<void> ManagerImpl::lease_until(std::uint64_t free_blocks) {
     for (const auto& node : nodes_->nodes()) {
       const NodeHealth health = node->health.load(std::memory_order_relaxed);
       const bool answers = health == NodeHealth::kAlive || health == NodeHealth::kRestartedEmpty;
-      if (answers && node->free_bytes.load(std::memory_order_relaxed) >= kMinChunkBytes) candidates.push_back(node.get());
+      if (answers && node->free_bytes.load(std::memory_order_relaxed) >= kMinChunkBytes)
+        candidates.push_back(node.get());
     }
     std::sort(candidates.begin(), candidates.end(), [](const Node* a, const Node* b) {
       return a->free_bytes.load(std::memory_order_relaxed) > b->free_bytes.load(std::memory_order_relaxed);
@@ -88,8 +89,10 @@ Result<void> ManagerImpl::lease_from(Node& node) {
   auto leased = node.client->lease(nodes_->identity(), superblock_.chunk_bytes, kMinChunkBytes, id.value(),
                                    nodes_->deadline_ms());
   if (!leased.ok()) {
-    if (leased.error().code == Errc::kNoSpace) node.free_bytes.store(0, std::memory_order_relaxed);
-    else nodes_->note(node, leased.error());
+    if (leased.error().code == Errc::kNoSpace)
+      node.free_bytes.store(0, std::memory_order_relaxed);
+    else
+      nodes_->note(node, leased.error());
     return std::move(leased).error();
   }
   nodes_->note(node, success());
@@ -121,7 +124,8 @@ Result<void> ManagerImpl::lease_from(Node& node) {
   return success();
 }
 
-// Keeps about one chunk free, so that a write seldom waits for a lease; not where it would take the last of a small pool.
+// Keeps about one chunk free, so that a write seldom waits for a lease; not where it would take the last of a small
+// pool.
 void ManagerImpl::lease_ahead() {
   const std::uint64_t chunk_blocks = superblock_.chunk_bytes / kBlockBytes;
   if (allocator_->free_blocks() >= chunk_blocks) return;
@@ -199,7 +203,8 @@ void ManagerImpl::compare_generation(Node& node, Generation generation, std::uin
   std::vector<Chunk*> lost;
   for (Chunk* chunk : chunks_.all()) {
     // A chunk leased after the question was asked may be of a newer generation than the answer.
-    if (chunk->node != node.id || chunk->id.value() >= chunks_before || chunk->region.generation == generation) continue;
+    if (chunk->node != node.id || chunk->id.value() >= chunks_before || chunk->region.generation == generation)
+      continue;
     if (!chunks_.mark_lost(*chunk)) continue;
     allocator_->drop_chunk(chunk->id);
     lost.push_back(chunk);

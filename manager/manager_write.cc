@@ -201,8 +201,8 @@ void ManagerImpl::quarantine(const Pieces& pieces) {
     if (piece.chunk == nullptr || piece.length == 0) continue;
     const std::uint64_t first = piece.chunk_offset / kBlockBytes;
     const std::uint64_t last = (piece.chunk_offset + piece.length - 1) / kBlockBytes;
-    allocator_->quarantine({piece.chunk->id, static_cast<std::uint32_t>(first),
-                            static_cast<std::uint32_t>(last - first + 1)});
+    allocator_->quarantine(
+        {piece.chunk->id, static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(last - first + 1)});
   }
 }
 

@@ -19,19 +19,19 @@ constexpr std::uint32_t kUnwrittenFlag = 1;
 constexpr std::uint32_t kRunSetBit = 1u << 31;
 
 struct InodeRecord {
-  std::uint32_t mode;                 //   0
-  std::uint32_t nlink;                //   4
-  std::uint32_t uid;                  //   8
-  std::uint32_t gid;                  //  12
-  std::uint32_t rdev;                 //  16
-  std::uint32_t nanoseconds[4];       //  20  atime, mtime, ctime, btime
-  std::uint32_t reserved;             //  36
-  std::uint64_t size;                 //  40
-  std::uint64_t blocks;               //  48
-  std::uint64_t entries;              //  56
-  std::uint64_t parent;               //  64
-  std::int64_t seconds[4];            //  72
-  std::uint8_t reserved_tail[24];     // 104
+  std::uint32_t mode;              //   0
+  std::uint32_t nlink;             //   4
+  std::uint32_t uid;               //   8
+  std::uint32_t gid;               //  12
+  std::uint32_t rdev;              //  16
+  std::uint32_t nanoseconds[4];    //  20  atime, mtime, ctime, btime
+  std::uint32_t reserved;          //  36
+  std::uint64_t size;              //  40
+  std::uint64_t blocks;            //  48
+  std::uint64_t entries;           //  56
+  std::uint64_t parent;            //  64
+  std::int64_t seconds[4];         //  72
+  std::uint8_t reserved_tail[24];  // 104
 };
 static_assert(sizeof(InodeRecord) == 128);
 static_assert(offsetof(InodeRecord, nanoseconds) == 20);
@@ -40,34 +40,34 @@ static_assert(offsetof(InodeRecord, seconds) == 72);
 static_assert(offsetof(InodeRecord, reserved_tail) == 104);
 
 struct DirentRecord {
-  std::uint64_t ino;                  //   0
-  std::uint8_t type;                  //   8
-  std::uint8_t reserved[7];           //   9
+  std::uint64_t ino;         //   0
+  std::uint8_t type;         //   8
+  std::uint8_t reserved[7];  //   9
 };
 static_assert(sizeof(DirentRecord) == 16 && offsetof(DirentRecord, reserved) == 9);
 
 struct ExtentRecord {
-  std::uint64_t length;               //   0
-  std::uint64_t chunk;                //   8
-  std::uint64_t chunk_offset;         //  16
-  std::uint32_t flags;                //  24
-  std::uint32_t reserved;             //  28
+  std::uint64_t length;        //   0
+  std::uint64_t chunk;         //   8
+  std::uint64_t chunk_offset;  //  16
+  std::uint32_t flags;         //  24
+  std::uint32_t reserved;      //  28
 };
 static_assert(sizeof(ExtentRecord) == 32 && offsetof(ExtentRecord, flags) == 24);
 
 struct ChunkRecordBytes {
-  std::uint32_t node;                 //   0
-  std::uint8_t state;                 //   4
-  std::uint8_t durability;            //   5
-  std::uint8_t persist_method;        //   6
-  std::uint8_t reserved;              //   7
-  std::uint64_t region;               //   8
-  std::uint64_t generation;           //  16
-  std::uint64_t length;               //  24
-  std::uint64_t address;              //  32
-  std::uint32_t rkey;                 //  40
-  std::uint32_t reserved2;            //  44
-  std::uint8_t key[16];               //  48
+  std::uint32_t node;           //   0
+  std::uint8_t state;           //   4
+  std::uint8_t durability;      //   5
+  std::uint8_t persist_method;  //   6
+  std::uint8_t reserved;        //   7
+  std::uint64_t region;         //   8
+  std::uint64_t generation;     //  16
+  std::uint64_t length;         //  24
+  std::uint64_t address;        //  32
+  std::uint32_t rkey;           //  40
+  std::uint32_t reserved2;      //  44
+  std::uint8_t key[16];         //  48
 };
 static_assert(sizeof(ChunkRecordBytes) == 64 && offsetof(ChunkRecordBytes, region) == 8 &&
               offsetof(ChunkRecordBytes, key) == 48);
@@ -114,8 +114,10 @@ bool known_file_type(std::uint32_t mode) {
     case S_IFCHR:
     case S_IFBLK:
     case S_IFIFO:
-    case S_IFSOCK: return true;
-    default: return false;
+    case S_IFSOCK:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -283,8 +285,8 @@ Result<Attributes> decode_inode(std::string_view key, std::string_view value) {
   InodeRecord r;
   if (key[0] != 'I' || !from_bytes(value, r)) return damaged("inode record");
   const bool directory = (r.mode & S_IFMT) == S_IFDIR;
-  if (!known_file_type(r.mode) || (r.mode & ~(S_IFMT | 07777u)) != 0 || r.nlink > kMaxLinks ||
-      r.size > kMaxFileBytes || r.blocks > kMaxFileBytes / kBlockBytes || (!directory && r.entries != 0) ||
+  if (!known_file_type(r.mode) || (r.mode & ~(S_IFMT | 07777u)) != 0 || r.nlink > kMaxLinks || r.size > kMaxFileBytes ||
+      r.blocks > kMaxFileBytes / kBlockBytes || (!directory && r.entries != 0) ||
       (directory ? r.parent == 0 : r.parent != 0) || r.reserved != 0 || !all_zero(r.reserved_tail)) {
     return damaged("inode record");
   }

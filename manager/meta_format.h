@@ -9,15 +9,17 @@
 //   'O' ino                              empty: an inode without a name, to be purged (open-unlinked or half purged)
 //   'C' chunk                            ChunkRecord: node, region, generation, key, length, state ...
 //   'B' chunk                            allocation bitmap, one bit per block (merge: runs to set or clear)
-//   'M' name                             singletons: "applied", "uuid", "next_inode", "next_chunk", "inodes" (merge: add)
+//   'M' name                             singletons: "applied", "uuid", "next_inode", "next_chunk", "inodes" (merge:
+//   add)
 //
-// `hash` = XXH3_64(name, superblock.name_hash_seed) >> 1, at least 3: it is also the readdir cookie; 1 and 2 are . and ..
+// `hash` = XXH3_64(name, superblock.name_hash_seed) >> 1, at least 3: it is also the readdir cookie; 1 and 2 are . and
+// ..
 #pragma once
 
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "transport/connection.h"
@@ -34,26 +36,26 @@ inline constexpr std::uint32_t kMaxLinks = 1u << 31;
 
 struct Attributes {
   InodeNumber ino;
-  std::uint32_t mode = 0;       // type and permission, as st_mode
-  std::uint32_t nlink = 0;      // 0: an orphan
+  std::uint32_t mode = 0;   // type and permission, as st_mode
+  std::uint32_t nlink = 0;  // 0: an orphan
   std::uint32_t uid = 0, gid = 0;
   std::uint32_t rdev = 0;
   std::uint64_t size = 0;
-  std::uint64_t blocks = 0;     // allocated blocks of kBlockBytes
-  std::uint64_t entries = 0;    // directories: names in it, without . and ..
-  InodeNumber parent;           // directories: the parent (root: itself)
+  std::uint64_t blocks = 0;   // allocated blocks of kBlockBytes
+  std::uint64_t entries = 0;  // directories: names in it, without . and ..
+  InodeNumber parent;         // directories: the parent (root: itself)
   Timestamp atime, mtime, ctime, btime;
   bool operator==(const Attributes&) const = default;
 };
 
 struct Dirent {
   InodeNumber ino;
-  std::uint8_t type = 0;        // DT_*
+  std::uint8_t type = 0;  // DT_*
 };
 
 struct Extent {
-  std::uint64_t file_offset = 0;   // multiple of kBlockBytes
-  std::uint64_t length = 0;        // multiple of kBlockBytes, not 0
+  std::uint64_t file_offset = 0;  // multiple of kBlockBytes
+  std::uint64_t length = 0;       // multiple of kBlockBytes, not 0
   ChunkId chunk;
   std::uint64_t chunk_offset = 0;  // multiple of kBlockBytes
   bool unwritten = false;          // reserved by fallocate: reads as zeros
@@ -89,7 +91,7 @@ std::string singleton_key(std::string_view name);
 
 std::string encode(const Attributes& attributes);
 std::string encode(const Dirent& dirent);
-std::string encode(const Extent& extent);   // without file_offset, which is in the key
+std::string encode(const Extent& extent);  // without file_offset, which is in the key
 std::string encode(const ChunkRecord& chunk);
 std::string encode_runs(std::span<const BlockRun> runs);
 std::string encode_number(std::uint64_t number);
@@ -100,9 +102,9 @@ struct DirentKey {
   std::string_view name;
 };
 
-Result<InodeNumber> decode_inode_key(std::string_view key);   // also symlink and orphan keys
+Result<InodeNumber> decode_inode_key(std::string_view key);  // also symlink and orphan keys
 Result<DirentKey> decode_dirent_key(std::string_view key);
-Result<ChunkId> decode_chunk_key(std::string_view key);       // also bitmap keys
+Result<ChunkId> decode_chunk_key(std::string_view key);  // also bitmap keys
 Result<Attributes> decode_inode(std::string_view key, std::string_view value);
 Result<Dirent> decode_dirent(std::string_view value);
 Result<Extent> decode_extent(std::string_view key, std::string_view value);

@@ -1,12 +1,15 @@
 // The store's overlay and its reading order.
 //
 // Invariants:
-//   M1  overlay_ holds, for each key, the newest put or erase that was committed and not yet dropped, with its commit id.
-//   M2  An entry leaves overlay_ only by overlay_drop(id), after RocksDB holds all up to that id. So whoever looks into
+//   M1  overlay_ holds, for each key, the newest put or erase that was committed and not yet dropped, with its commit
+//   id. M2  An entry leaves overlay_ only by overlay_drop(id), after RocksDB holds all up to that id. So whoever looks
+//   into
 //       the overlay first and into RocksDB second misses nothing.
-//   M3  A walk reads the overlay in bounded pages. A page is read before the RocksDB snapshot that it is merged with: when
+//   M3  A walk reads the overlay in bounded pages. A page is read before the RocksDB snapshot that it is merged with:
+//   when
 //       something was dropped since the snapshot was taken, the snapshot is taken anew (drops_ tells).
-//   M4  Ids in pending_ refer to live nodes of overlay_: an entry is erased only through the id that it carries, which is
+//   M4  Ids in pending_ refer to live nodes of overlay_: an entry is erased only through the id that it carries, which
+//   is
 //       the highest that refers to it, and ids are dropped in ascending order.
 #include "manager/metastore.h"
 
@@ -197,9 +200,15 @@ Result<void> RocksMetastore::apply(std::span<const Modification> modifications, 
   for (const Modification& m : modifications) {
     if (m.key.empty()) return Error(Errc::kCorrupt, "metadata store apply", "a key is empty");
     switch (m.kind) {
-      case ModificationKind::kPut: batch.Put(slice(m.key), slice(m.value)); break;
-      case ModificationKind::kErase: batch.Delete(slice(m.key)); break;
-      case ModificationKind::kMerge: batch.Merge(slice(m.key), slice(m.value)); break;
+      case ModificationKind::kPut:
+        batch.Put(slice(m.key), slice(m.value));
+        break;
+      case ModificationKind::kErase:
+        batch.Delete(slice(m.key));
+        break;
+      case ModificationKind::kMerge:
+        batch.Merge(slice(m.key), slice(m.value));
+        break;
     }
   }
   batch.Put(singleton_key("applied"), encode_number(applied.value()));
@@ -433,8 +442,8 @@ Result<std::unique_ptr<Metastore>> Metastore::open(const std::string& path, Mode
   rocksdb::Options o = store_options(options);
   o.create_if_missing = mode == Mode::kCreate;
   rocksdb::DB* raw = nullptr;
-  const rocksdb::Status status = mode == Mode::kReadOnly ? rocksdb::DB::OpenForReadOnly(o, path, &raw)
-                                                         : rocksdb::DB::Open(o, path, &raw);
+  const rocksdb::Status status =
+      mode == Mode::kReadOnly ? rocksdb::DB::OpenForReadOnly(o, path, &raw) : rocksdb::DB::Open(o, path, &raw);
   if (!status.ok()) return store_error("metadata store open", status);
   auto store = std::make_unique<RocksMetastore>(std::unique_ptr<rocksdb::DB>(raw));
   if (mode == Mode::kCreate) RETURN_IF_ERROR(store->create(file_system));

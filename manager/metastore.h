@@ -26,7 +26,8 @@ struct MetastoreOptions {
   std::size_t write_buffer_bytes = 64u << 20;
 };
 
-// Ascending walk over a key range, overlay merged in. Sees every commit handed over before it was made, maybe later ones.
+// Ascending walk over a key range, overlay merged in. Sees every commit handed over before it was made, maybe later
+// ones.
 class MetaIterator {
  public:
   virtual ~MetaIterator() = default;

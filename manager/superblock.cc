@@ -1,8 +1,8 @@
 // The superblock's bytes. Fixed header (256 bytes, offsets below), then the texts, each a length (u16) and its bytes:
 // journal_path, local_pool, label, and for each node its id (u32) and address.
 //
-// The checksum covers the whole file with its own field taken as zero, so each single wrong byte is seen; magic, version,
-// length and checksum keep their places in all versions, so that damage is told from a newer version.
+// The checksum covers the whole file with its own field taken as zero, so each single wrong byte is seen; magic,
+// version, length and checksum keep their places in all versions, so that damage is told from a newer version.
 #include "manager/superblock.h"
 
 #include <fcntl.h>
@@ -30,24 +30,24 @@ constexpr std::size_t kMaxLabelBytes = 64;
 constexpr std::size_t kMaxNodes = 1024;
 
 struct Header {
-  std::uint64_t magic;             //   0
-  std::uint32_t version;           //   8
-  std::uint32_t length;            //  12  of the whole file
-  std::uint32_t checksum;          //  16  CRC32C, this field as zero
-  std::uint32_t node_count;        //  20
-  std::uint8_t uuid[16];           //  24
-  std::uint64_t compat;            //  40
-  std::uint64_t ro_compat;         //  48
-  std::uint64_t incompat;          //  56
-  std::uint64_t chunk_bytes;       //  64
-  std::uint64_t name_hash_seed;    //  72
-  std::uint8_t key[16];            //  80
-  std::uint64_t epoch;             //  96
-  std::uint32_t slot_bytes;        // 104
-  std::uint32_t slot_count;        // 108
-  std::uint64_t local_bytes;       // 112
-  std::int64_t created;            // 120
-  std::uint8_t reserved[128];      // 128
+  std::uint64_t magic;           //   0
+  std::uint32_t version;         //   8
+  std::uint32_t length;          //  12  of the whole file
+  std::uint32_t checksum;        //  16  CRC32C, this field as zero
+  std::uint32_t node_count;      //  20
+  std::uint8_t uuid[16];         //  24
+  std::uint64_t compat;          //  40
+  std::uint64_t ro_compat;       //  48
+  std::uint64_t incompat;        //  56
+  std::uint64_t chunk_bytes;     //  64
+  std::uint64_t name_hash_seed;  //  72
+  std::uint8_t key[16];          //  80
+  std::uint64_t epoch;           //  96
+  std::uint32_t slot_bytes;      // 104
+  std::uint32_t slot_count;      // 108
+  std::uint64_t local_bytes;     // 112
+  std::int64_t created;          // 120
+  std::uint8_t reserved[128];    // 128
 };
 static_assert(sizeof(Header) == 256);
 static_assert(offsetof(Header, checksum) == 16);

@@ -4,9 +4,9 @@
 //   superblock   this file; replaced atomically (write, fsync, rename, fsync of DIR)
 //   journal      the journal pool (unless the superblock names another place)
 //   db/          RocksDB
-//   lock         flock(2)ed exclusively by whoever has the file system open for writing; shared by readers (fsck -n, dump)
-//   admin.sock   the running mount's control socket (rmemctl)
-//   node.sock, node.pid, node.log   the private rmemd of `rmemfs --local`
+//   lock         flock(2)ed exclusively by whoever has the file system open for writing; shared by readers (fsck -n,
+//   dump) admin.sock   the running mount's control socket (rmemctl) node.sock, node.pid, node.log   the private rmemd
+//   of `rmemfs --local`
 // Thread-safety: plain functions; the lock serializes processes.
 #pragma once
 
@@ -42,19 +42,20 @@ struct Superblock {
   Uuid uuid;
   std::uint64_t compat = 0, ro_compat = 0, incompat = 0;
   std::uint64_t chunk_bytes = kDefaultChunkBytes;
-  std::uint64_t name_hash_seed = 0;   // random: directory order cannot be chosen by whoever picks names
-  AccessKey key;                      // the file system's secret towards nodes
-  MountEpoch epoch;                   // of the last mount
+  std::uint64_t name_hash_seed = 0;  // random: directory order cannot be chosen by whoever picks names
+  AccessKey key;                     // the file system's secret towards nodes
+  MountEpoch epoch;                  // of the last mount
   JournalGeometry journal;
-  std::string journal_path;           // empty: DIR/journal
-  std::uint64_t local_bytes = 0;      // not 0: `rmemfs --local` starts a private rmemd with this pool size
-  std::string local_pool;             // its pool file
-  std::int64_t created = 0;           // seconds since the epoch
-  std::string label;                  // at most 64 bytes
-  std::vector<NodeRecord> nodes;      // 1..1024
+  std::string journal_path;       // empty: DIR/journal
+  std::uint64_t local_bytes = 0;  // not 0: `rmemfs --local` starts a private rmemd with this pool size
+  std::string local_pool;         // its pool file
+  std::int64_t created = 0;       // seconds since the epoch
+  std::string label;              // at most 64 bytes
+  std::vector<NodeRecord> nodes;  // 1..1024
 };
 
-// Errors: kNotFormatted (no superblock), kCorrupt, kChecksum, kUnsupportedFeature, kVersion; detail names the file/bits.
+// Errors: kNotFormatted (no superblock), kCorrupt, kChecksum, kUnsupportedFeature, kVersion; detail names the
+// file/bits.
 Result<Superblock> load_superblock(const std::string& directory);
 Result<void> store_superblock(const std::string& directory, const Superblock& superblock);
 // The parser itself, for the fuzzer; never trusts a byte.

@@ -1,7 +1,8 @@
 // Order of the steps, each of which a crash may interrupt and the next recovery repeats with the same result:
 //   1  superblock            read
 //   2  metadata store        opened; its uuid must be the superblock's
-//   3  journal               committed transactions above the store's watermark are applied, the store made durable, the
+//   3  journal               committed transactions above the store's watermark are applied, the store made durable,
+//   the
 //                            journal's epoch stepped (recover_journal)
 //   4  superblock            mount epoch raised and stored, before any node hears of it: an epoch is never used twice
 // A read-only opening stops after laying the journal's transactions over the store in memory.
@@ -18,8 +19,7 @@ namespace {
 // The committed run above the watermark, laid over the store in memory.
 Result<RecoveryReport> replay_in_memory(const PersistentMemory& memory, const Superblock& superblock,
                                         Metastore& metastore, bool accept_gap) {
-  ASSIGN_OR_RETURN(const JournalScan scan,
-                   scan_journal(memory, superblock.uuid, metastore.durable_watermark()));
+  ASSIGN_OR_RETURN(const JournalScan scan, scan_journal(memory, superblock.uuid, metastore.durable_watermark()));
   if (scan.missing && !accept_gap) {
     return Error(Errc::kCorrupt, "journal recovery",
                  "transaction " + std::to_string(scan.missing->value()) + " is missing");
@@ -40,8 +40,9 @@ Result<RecoveryReport> replay_in_memory(const PersistentMemory& memory, const Su
 Result<void> check_features(const Superblock& superblock, bool read_only) {
   const std::uint64_t unknown = superblock.ro_compat & ~kKnownRoCompat;
   if (unknown == 0 || read_only) return success();
-  return Error(Errc::kUnsupportedFeature, "recovery",
-               "ro_compat feature bit " + std::to_string(__builtin_ctzll(unknown)) + "; it can be opened for reading only");
+  return Error(
+      Errc::kUnsupportedFeature, "recovery",
+      "ro_compat feature bit " + std::to_string(__builtin_ctzll(unknown)) + "; it can be opened for reading only");
 }
 
 }  // namespace
@@ -51,8 +52,7 @@ Result<RecoveredStore> recover(const std::string& directory, const RecoverOption
   ASSIGN_OR_RETURN(out.superblock, load_superblock(directory));
   RETURN_IF_ERROR(check_features(out.superblock, options.read_only));
   const auto mode = options.read_only ? Metastore::Mode::kReadOnly : Metastore::Mode::kReadWrite;
-  ASSIGN_OR_RETURN(out.metastore,
-                   Metastore::open(directory + "/db", mode, out.superblock.uuid, options.metastore));
+  ASSIGN_OR_RETURN(out.metastore, Metastore::open(directory + "/db", mode, out.superblock.uuid, options.metastore));
 
   PmemOptions mapping;
   mapping.read_only = options.read_only;
@@ -71,8 +71,7 @@ Result<RecoveredStore> recover(const std::string& directory, const RecoverOption
     out.superblock.epoch = out.superblock.epoch.next();
     RETURN_IF_ERROR(store_superblock(directory, out.superblock));
   }
-  ASSIGN_OR_RETURN(out.journal,
-                   Journal::open(std::move(memory), out.superblock.uuid, *out.metastore, options.journal));
+  ASSIGN_OR_RETURN(out.journal, Journal::open(std::move(memory), out.superblock.uuid, *out.metastore, options.journal));
   return out;
 }
 

@@ -14,7 +14,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string_view key = rest.substr(0, std::min<std::size_t>(data[0], rest.size()));
   const std::string_view value = rest.substr(key.size());
 
-  if (const auto name = decode_dirent_key(key); name.ok()) CHECK(dirent_key(name->parent, name->hash, name->name) == key);
+  if (const auto name = decode_dirent_key(key); name.ok())
+    CHECK(dirent_key(name->parent, name->hash, name->name) == key);
   if (const auto ino = decode_inode_key(key); ino.ok()) {
     CHECK(inode_key(*ino) == key || symlink_key(*ino) == key || orphan_key(*ino) == key);
   }

@@ -1,6 +1,6 @@
-// Kills a mount in the middle of its work and looks at what a new one finds. The mount runs in a child process, which is
-// this program again with one of the cases of `crash_children` to run (a fork alone would not do: RocksDB's threads would
-// be missing in it). The oracle is the parent, which hears of each acknowledged operation through a pipe.
+// Kills a mount in the middle of its work and looks at what a new one finds. The mount runs in a child process, which
+// is this program again with one of the cases of `crash_children` to run (a fork alone would not do: RocksDB's threads
+// would be missing in it). The oracle is the parent, which hears of each acknowledged operation through a pipe.
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -34,7 +34,8 @@ std::vector<std::uint32_t> run_and_kill(const std::string& directory, const std:
                                         std::uint32_t first = 0) {
   int ends[2];
   BOOST_REQUIRE(::pipe(ends) == 0);
-  const std::string pipe = std::to_string(ends[1]), start = std::to_string(first), run = "--run_test=crash_children/" + name;
+  const std::string pipe = std::to_string(ends[1]), start = std::to_string(first),
+                    run = "--run_test=crash_children/" + name;
   const pid_t child = ::fork();
   BOOST_REQUIRE(child >= 0);
   if (child == 0) {

@@ -1,5 +1,5 @@
-// What the manager's tests stand on: a metadata directory in /tmp, memory nodes in this process, and a mount made of the
-// real journal, the real store and the real manager. A crash is a child process that is killed.
+// What the manager's tests stand on: a metadata directory in /tmp, memory nodes in this process, and a mount made of
+// the real journal, the real store and the real manager. A crash is a child process that is killed.
 #pragma once
 
 #define BOOST_TEST_DYN_LINK
@@ -214,7 +214,8 @@ class Mount {
       if (it == nodes.end()) return Error(Errc::kUnreachable);
       return std::make_unique<FakeClient>(it->second);
     };
-    ASSIGN_OR_RETURN(manager, Manager::open(store.superblock, *store.metastore, *store.journal, *pool, options.manager));
+    ASSIGN_OR_RETURN(manager,
+                     Manager::open(store.superblock, *store.metastore, *store.journal, *pool, options.manager));
     return success();
   }
   void close() {

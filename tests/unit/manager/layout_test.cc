@@ -25,8 +25,10 @@ struct Pair {
   void apply(TouchedKeys& touched) {
     for (const std::uint64_t offset : touched) {
       const auto it = layout.find(offset);
-      if (it == layout.end()) store.erase(offset);
-      else store[offset] = it->second;
+      if (it == layout.end())
+        store.erase(offset);
+      else
+        store[offset] = it->second;
     }
   }
 
@@ -70,7 +72,8 @@ BOOST_AUTO_TEST_CASE(random_changes_agree_with_an_array) {
           const bool unwritten = random() % 2 == 0;
           for (std::uint64_t b = begin; b < end; ++b) {
             if (p.model[b].chunk != 0) continue;
-            layout_insert(p.layout, {b * kBlockBytes, kBlockBytes, ChunkId(chunk), (b + shift) * kBlockBytes, unwritten},
+            layout_insert(p.layout,
+                          {b * kBlockBytes, kBlockBytes, ChunkId(chunk), (b + shift) * kBlockBytes, unwritten},
                           touched);
             p.model[b] = {chunk, b + shift, unwritten};
           }

@@ -70,7 +70,12 @@ BOOST_AUTO_TEST_CASE(entries_extents_and_chunks_come_back_as_they_were) {
   BOOST_CHECK(back.ok() && *back == extent);
   ChunkRecord chunk;
   chunk.node = NodeId(2);
-  chunk.region = {RegionId(7), Generation(8), AccessKey::random(), 1u << 20, 4096, 99,
+  chunk.region = {RegionId(7),
+                  Generation(8),
+                  AccessKey::random(),
+                  1u << 20,
+                  4096,
+                  99,
                   {Durability::kPersistent, PersistMethod::kNodeFlush}};
   chunk.state = ChunkState::kLost;
   const auto chunk_back = decode_chunk(encode(chunk));
@@ -134,7 +139,7 @@ BOOST_AUTO_TEST_CASE(counters_add_and_refuse_to_go_below_zero) {
   BOOST_REQUIRE(apply_merge(key, value, encode_number(5)).ok());
   BOOST_REQUIRE(apply_merge(key, value, encode_number(~std::uint64_t{1})).ok());  // -2
   BOOST_CHECK_EQUAL(*decode_number(value), 3u);
-  BOOST_CHECK(!apply_merge(key, value, encode_number(~std::uint64_t{3})).ok());   // -4
+  BOOST_CHECK(!apply_merge(key, value, encode_number(~std::uint64_t{3})).ok());  // -4
   BOOST_CHECK(!apply_merge(key, value, "abc").ok());
 }
 

@@ -89,7 +89,9 @@ BOOST_AUTO_TEST_CASE(the_overlay_stands_over_the_store_until_it_is_dropped) {
   BOOST_CHECK_EQUAL(s.keys("I"), "Ia=new Ic=new ");
   s.store->overlay_drop(CommitId(1));
   BOOST_CHECK_EQUAL(s.store->overlay_entries(), 3u);
-  s.apply({{ModificationKind::kPut, "Ia", "new"}, {ModificationKind::kErase, "Ib", {}}, {ModificationKind::kPut, "Ic", "new"}},
+  s.apply({{ModificationKind::kPut, "Ia", "new"},
+           {ModificationKind::kErase, "Ib", {}},
+           {ModificationKind::kPut, "Ic", "new"}},
           2);
   s.store->overlay_drop(CommitId(2));
   BOOST_CHECK_EQUAL(s.store->overlay_entries(), 0u);
@@ -112,8 +114,11 @@ BOOST_AUTO_TEST_CASE(the_newest_transaction_wins_whatever_the_order_of_insertion
 
 BOOST_AUTO_TEST_CASE(a_walk_starts_where_it_is_told_and_stays_in_its_prefix) {
   Store s;
-  s.apply({{ModificationKind::kPut, "Da1", ""}, {ModificationKind::kPut, "Da3", ""}, {ModificationKind::kPut, "Db1", ""},
-           {ModificationKind::kPut, "D", ""}}, 1);
+  s.apply({{ModificationKind::kPut, "Da1", ""},
+           {ModificationKind::kPut, "Da3", ""},
+           {ModificationKind::kPut, "Db1", ""},
+           {ModificationKind::kPut, "D", ""}},
+          1);
   s.store->overlay_insert(puts({{"Da2", ""}, {"Da4", ""}, {"Db0", ""}, {"C", ""}}), CommitId(2));
   BOOST_CHECK_EQUAL(s.keys("Da"), "Da1= Da2= Da3= Da4= ");
   const auto it = s.store->iterate("Da");
@@ -137,8 +142,10 @@ BOOST_AUTO_TEST_CASE(random_walks_agree_with_a_map_while_the_overlay_drains) {
   const auto drain = [&] {
     std::vector<Modification> batch;
     for (const auto& [key, value] : waiting) {
-      if (value) batch.push_back({ModificationKind::kPut, key, *value});
-      else batch.push_back({ModificationKind::kErase, key, {}});
+      if (value)
+        batch.push_back({ModificationKind::kPut, key, *value});
+      else
+        batch.push_back({ModificationKind::kErase, key, {}});
     }
     s.apply(batch, id);
     s.store->overlay_drop(CommitId(id));
@@ -204,7 +211,8 @@ BOOST_AUTO_TEST_CASE(reading_only_changes_no_file) {
   s.open(Metastore::Mode::kReadOnly);
   BOOST_CHECK_EQUAL(s.keys("I"), "Ia=1 ");
   // What a crash left in the journal is laid over it, merges too.
-  const Modification replay[] = {{ModificationKind::kPut, "Ib", "2"}, {ModificationKind::kErase, "Ia", {}},
+  const Modification replay[] = {{ModificationKind::kPut, "Ib", "2"},
+                                 {ModificationKind::kErase, "Ia", {}},
                                  {ModificationKind::kMerge, "Minodes", std::string_view("\2\0\0\0\0\0\0\0", 8)}};
   BOOST_REQUIRE(s.store->overlay_replay(replay).ok());
   BOOST_CHECK_EQUAL(s.keys("I"), "Ib=2 ");

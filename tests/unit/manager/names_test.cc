@@ -119,8 +119,8 @@ BOOST_AUTO_TEST_CASE(a_setgid_directory_gives_its_group) {
 }
 
 BOOST_AUTO_TEST_CASE(symlinks_and_special_files_keep_what_they_are) {
-  const auto link = m->must(
-      m->manager->make_node(root, "l", NewNode{.mode = S_IFLNK | 0777, .symlink_target = "some/where"}, 0));
+  const auto link =
+      m->must(m->manager->make_node(root, "l", NewNode{.mode = S_IFLNK | 0777, .symlink_target = "some/where"}, 0));
   BOOST_CHECK_EQUAL(*m->manager->readlink(*link), "some/where");
   BOOST_CHECK_EQUAL(at(link).size, 10u);
   const auto device = m->must(m->manager->make_node(root, "c", NewNode{.mode = S_IFCHR | 0600, .rdev = 259}, 0));
@@ -286,8 +286,10 @@ BOOST_AUTO_TEST_CASE(a_listing_goes_on_from_a_cookie_alone) {
     DirectoryCursor cursor{.cookie = all[i].cookie};
     const auto next = m->manager->read_directory(*root, cursor, 1);
     BOOST_REQUIRE(next.ok());
-    if (i + 1 < all.size()) BOOST_CHECK_EQUAL(next->front().name, all[i + 1].name);
-    else BOOST_CHECK(next->empty());
+    if (i + 1 < all.size())
+      BOOST_CHECK_EQUAL(next->front().name, all[i + 1].name);
+    else
+      BOOST_CHECK(next->empty());
   }
 }
 

@@ -19,8 +19,10 @@ bool expected(const Error& error) {
     case Errc::kIsDirectory:
     case Errc::kNotDirectory:
     case Errc::kInvalid:
-    case Errc::kNoSpace: return true;
-    default: return false;
+    case Errc::kNoSpace:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -42,8 +44,10 @@ class Worker {
   std::string name() { return "n" + std::to_string(random_() % 8); }
   template <typename T>
   void note(const Result<T>& result) {
-    if (result.ok()) ++done;
-    else if (!expected(result.error()) && failure.empty()) failure = result.error().message();
+    if (result.ok())
+      ++done;
+    else if (!expected(result.error()) && failure.empty())
+      failure = result.error().message();
   }
   void forget(Result<InodeRef> gone) {
     note(gone);
@@ -54,19 +58,32 @@ class Worker {
     const InodeRef in = folder(), to = folder();
     const std::string a = name(), b = name();
     switch (random_() % 8) {
-      case 0: note(loop_.run(manager_.make_node(root_, "d" + std::to_string(random_() % 4), {.mode = S_IFDIR | 0755}, 0)));
+      case 0:
+        note(loop_.run(manager_.make_node(root_, "d" + std::to_string(random_() % 4), {.mode = S_IFDIR | 0755}, 0)));
         break;
-      case 1: note(loop_.run(manager_.make_node(in, a, {.mode = S_IFREG | 0644}, 0))); break;
-      case 2: forget(loop_.run(manager_.unlink(in, a, 0))); break;
-      case 3: forget(loop_.run(manager_.rename(in, a, to, b, RenameMode::kReplace, 0))); break;
-      case 4: note(loop_.run(manager_.rename(in, a, to, b, RenameMode::kExchange, 0))); break;
-      case 5: forget(loop_.run(manager_.rmdir(root_, "d" + std::to_string(random_() % 4), 0))); break;
+      case 1:
+        note(loop_.run(manager_.make_node(in, a, {.mode = S_IFREG | 0644}, 0)));
+        break;
+      case 2:
+        forget(loop_.run(manager_.unlink(in, a, 0)));
+        break;
+      case 3:
+        forget(loop_.run(manager_.rename(in, a, to, b, RenameMode::kReplace, 0)));
+        break;
+      case 4:
+        note(loop_.run(manager_.rename(in, a, to, b, RenameMode::kExchange, 0)));
+        break;
+      case 5:
+        forget(loop_.run(manager_.rmdir(root_, "d" + std::to_string(random_() % 4), 0)));
+        break;
       case 6: {
         DirectoryCursor cursor;
         note(manager_.read_directory(*in, cursor, 100));
         break;
       }
-      default: note(loop_.run(write(manager_.lookup(*in, a)))); break;
+      default:
+        note(loop_.run(write(manager_.lookup(*in, a))));
+        break;
     }
   }
   Task<Result<void>> write(Result<InodeRef> found) {

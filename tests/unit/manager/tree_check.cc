@@ -47,8 +47,10 @@ void check_tree(Mount& m) {
     const std::uint64_t ino = a->ino.value();
     BOOST_REQUIRE_EQUAL(a->entries, entries[ino]);
     BOOST_REQUIRE_EQUAL(a->blocks, blocks[ino]);
-    if (a->nlink == 0) BOOST_REQUIRE((*store.get(orphan_key(a->ino))).has_value());
-    else BOOST_REQUIRE_EQUAL(a->nlink, S_ISDIR(a->mode) ? 2 + subdirectories[ino] : names[ino]);
+    if (a->nlink == 0)
+      BOOST_REQUIRE((*store.get(orphan_key(a->ino))).has_value());
+    else
+      BOOST_REQUIRE_EQUAL(a->nlink, S_ISDIR(a->mode) ? 2 + subdirectories[ino] : names[ino]);
   }
   BOOST_REQUIRE_EQUAL(inodes, m.manager->space().inodes);
 }
