@@ -8,6 +8,7 @@
 #include "fs/file_system.h"
 #include "tests/support/faulty_connection.h"
 #include "tests/unit/manager/fixture.h"
+#include "util/bytes.h"
 
 namespace rmemfs {
 
