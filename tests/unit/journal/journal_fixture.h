@@ -12,6 +12,7 @@
 #include "journal/journal.h"
 #include "journal/journal_format.h"
 #include "journal/journal_reader.h"
+#include "util/check.h"
 #include "util/crc32c.h"
 #include "util/executor.h"
 
@@ -109,6 +110,7 @@ struct JournalFixture {
   std::unique_ptr<Journal> journal;
 
   std::unique_ptr<MediaMemory> map(const JournalGeometry& geometry = kGeometry, Backing backing = Backing::kForced) {
+    CHECK(Journal::bytes_needed(geometry) <= sizeof media->bytes);
     return std::make_unique<MediaMemory>(*media, Journal::bytes_needed(geometry), backing);
   }
   void format(const JournalGeometry& geometry = kGeometry) {

@@ -31,9 +31,9 @@ BOOST_AUTO_TEST_CASE(a_commit_costs_one_drain) {
   BOOST_TEST(journal->persisted_id().value() == 10u);
 }
 BOOST_AUTO_TEST_CASE(what_is_handed_over_reaches_the_home_coalesced) {
-  format({256, 4096});
+  format({256, 2048});
   options.apply_interval_ms = 100;
-  open({256, 4096});
+  open({256, 2048});
   std::atomic<std::uint64_t> told{0};
   journal->on_applied = [&](CommitId id) { told = id.value(); };
   for (int i = 0; i < 1000; ++i) put("key" + std::to_string(i % 10), std::to_string(i));
@@ -47,7 +47,7 @@ BOOST_AUTO_TEST_CASE(what_is_handed_over_reaches_the_home_coalesced) {
   BOOST_TEST(statistics.home_writes == home.writes);
   BOOST_TEST(statistics.home_batches == home.batches);
   BOOST_TEST(statistics.durable_id.value() == 1000u);
-  BOOST_TEST(statistics.slots_free == 4096u);
+  BOOST_TEST(statistics.slots_free == 2048u);
   BOOST_TEST(statistics.slots_in_flight == 0u);
   BOOST_TEST(statistics.slots_in_flight_max > 0u);
 }
