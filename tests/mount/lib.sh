@@ -80,6 +80,16 @@ kill_now() { kill -9 "${PID[$1]}" 2>/dev/null || true; reap "$1" || true; }
 cpu_ticks() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"; }
 rss_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
 
+# private_namespace "$@": goes on in a mount namespace of its own, where a test may change what it needs without changing
+# the machine. Root only; without the right to do so the test is skipped.
+private_namespace() {
+  [ -z "${RMEMFS_IN_NAMESPACE:-}" ] || return 0
+  unshare --mount true 2>/dev/null || skip "no mount namespace can be made here"
+  rm -rf "$WORK"
+  trap - EXIT
+  RMEMFS_IN_NAMESPACE=1 exec unshare --mount --propagation private bash "$0" "$@"
+}
+
 # ---- memory nodes
 
 random_port() { echo $((20000 + (RANDOM * 32768 + RANDOM) % 12000)); }

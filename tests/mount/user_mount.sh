@@ -2,14 +2,9 @@
 # An ordinary user mounts with fusermount3 and unmounts again; another user sees nothing, and nothing of it needs root.
 source "$(dirname "$0")/lib.sh"
 need setpriv unshare fusermount3
-if [ "$(id -u)" = 0 ] && [ -z "${RMEMFS_IN_NAMESPACE:-}" ]; then
-  # In a mount namespace of its own, /dev/fuse can be made accessible to the user without changing the machine.
-  rm -rf "$WORK"
-  trap - EXIT
-  RMEMFS_IN_NAMESPACE=1 exec unshare --mount --propagation private bash "$0" "$@"
-fi
 user() { "$@"; }
-if [ "$(id -u)" = 0 ]; then
+if [ "$(id -u)" = 0 ]; then   # then the user is made, and /dev/fuse accessible to it, here only
+  private_namespace "$@"
   mknod "$WORK/fuse" c 10 229 && chmod 666 "$WORK/fuse" && mount --bind "$WORK/fuse" /dev/fuse || skip "no device node for the user can be made here"
   user() { setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"; }
   user test -x "$RMEMFS_BIN/rmemfs" || { mkdir "$WORK/bin"; cp "$RMEMFS_BIN"/{rmemd,rmemfs,rmemctl,mkfs.rmemfs,fsck.rmemfs} "$WORK/bin/"; PATH=$WORK/bin:$PATH; }
