@@ -33,12 +33,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kWhere = "mkfs";
+constexpr const char* kWhere = "";  // the program that prints it names itself
 
 Error invalid(std::string sentence) { return Error(Errc::kInvalid, kWhere, std::move(sentence)); }
 
 Error local(const std::string& path, int number) {
-  return Error(errc_from_errno(number), kWhere, path + ": " + std::strerror(number));
+  const Errc code = errc_from_errno(number);
+  // A code that has no sentence of its own for this errno: the system's text says it.
+  return Error(code, kWhere, code == Errc::kLocalIo ? path + ": " + std::strerror(number) : path);
 }
 
 struct OldFileSystem {
@@ -253,7 +255,10 @@ Superblock new_superblock(const FormatOptions& o) {
 
 }  // namespace
 
-Result<Uuid> format_file_system(const FormatOptions& options, FormatReport* report_out) {
+Result<Uuid> format_file_system(const FormatOptions& given, FormatReport* report_out) {
+  FormatOptions options = given;
+  // The superblock's relative path would be one in the metadata directory.
+  if (!options.journal_path.empty()) options.journal_path = fs::absolute(options.journal_path).lexically_normal().string();
   FormatReport discarded;
   FormatReport& report = report_out != nullptr ? *report_out : discarded;
   report = {};

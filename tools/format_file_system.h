@@ -27,7 +27,7 @@ struct FormatOptions {
   std::string label;
   std::uint64_t chunk_bytes = kDefaultChunkBytes;  // a power of two, kMinChunkBytes..kMaxChunkBytes
   JournalGeometry journal;
-  std::string journal_path;            // empty: DIR/journal
+  std::string journal_path;            // empty: DIR/journal; a relative one is relative to the working directory
   std::uint64_t local_bytes = 0;       // for `rmemfs --local`
   std::string local_pool;
   bool force = false;                  // make it again over an rmemfs file system that is there
