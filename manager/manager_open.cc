@@ -57,6 +57,7 @@ Result<void> ManagerImpl::load_counters() {
 }
 
 Result<void> ManagerImpl::load_chunks() {
+  std::vector<ChunkId> dead;
   const auto records = metastore_.iterate("C");
   for (; records->valid(); records->next()) {
     ASSIGN_OR_RETURN(const ChunkId id, decode_chunk_key(records->key()));
@@ -64,19 +65,34 @@ Result<void> ManagerImpl::load_chunks() {
     if (id.value() >= next_chunk_.load() || nodes_->find(record.node) == nullptr) {
       return Error(Errc::kCorrupt, "chunk map", "chunk " + std::to_string(id.value()));
     }
-    RETURN_IF_ERROR(chunks_.add(id, record));
     ASSIGN_OR_RETURN(const auto bitmap, metastore_.get(bitmap_key(id)));
+    // Lost, and no file has a block in it any more: forgotten.
+    if (record.state == ChunkState::kLost && (!bitmap || bitmap->find_first_not_of('\0') == std::string::npos)) {
+      dead.push_back(id);
+      continue;
+    }
+    RETURN_IF_ERROR(chunks_.add(id, record));
     const auto blocks = static_cast<std::uint32_t>(record.region.length_bytes / kBlockBytes);
     RETURN_IF_ERROR(allocator_->add_chunk(id, blocks, bitmap ? std::string_view(*bitmap) : std::string_view()));
     if (record.state == ChunkState::kLost) allocator_->drop_chunk(id);
   }
-  return records->status();
+  RETURN_IF_ERROR(records->status());
+  if (dead.empty()) return success();
+  in_background([this, dead = std::move(dead)] {
+    for (const ChunkId id : dead) {
+      TransactionBuilder builder;
+      builder.erase(chunk_key(id));
+      builder.erase(bitmap_key(id));
+      const auto committed = commit_blocking(builder);
+      if (!committed.ok()) log::warn("a lost chunk is forgotten by a later mount: {}", committed.error().message());
+    }
+  });
+  return success();
 }
 
 Result<void> ManagerImpl::start() {
   ASSIGN_OR_RETURN(nodes_, NodeSet::make(superblock_, options_));
   RETURN_IF_ERROR(load_counters());
-  RETURN_IF_ERROR(load_chunks());
 
   // The journal may call these after the manager is gone: they hold what they need.
   journal_.on_applied = [&store = metastore_](CommitId applied) { store.overlay_drop(applied); };
@@ -87,6 +103,7 @@ Result<void> ManagerImpl::start() {
   };
 
   RETURN_IF_ERROR(nodes_->fence_all());
+  RETURN_IF_ERROR(load_chunks());
   const std::uint64_t chunks = next_chunk_.load();
   for (const auto& node : nodes_->nodes()) {
     if (node->health.load() != NodeHealth::kAlive) continue;

@@ -247,7 +247,15 @@ BOOST_AUTO_TEST_CASE(a_lost_chunk_is_remembered_and_never_written_again) {
   m = mount();
   f = m->find(m->root(), "f");
   BOOST_CHECK(map(0, kBlock)[0].chunk->state.load() == ChunkState::kLost);
+  // Forgotten by the mount after the last block in it was freed.
   truncate(0);
+  f.reset();
+  m.reset();
+  m = mount();
+  BOOST_CHECK_EQUAL(m->manager->space().lost_bytes, 0u);
+  m->manager->close();
+  BOOST_CHECK(m->store.journal->checkpoint().ok());
+  BOOST_CHECK(!m->store.metastore->get(chunk_key(ChunkId(1)))->has_value());
 }
 
 BOOST_AUTO_TEST_CASE(fenced_means_that_nothing_works_any_more) {
