@@ -41,8 +41,8 @@ class ShmConnection final : public Connection {
  private:
   struct Region {
     RegionName name;
-    std::shared_ptr<PoolMapping> pool;    // null: not attached
-    std::byte* data = nullptr;
+    std::shared_ptr<PoolMapping> pool;
+    std::byte* data = nullptr;            // in `pool`; null: not attached
     std::uint64_t* epoch_word = nullptr;
     std::uint64_t length = 0;
     bool writable = false;
@@ -58,7 +58,11 @@ class ShmConnection final : public Connection {
   ShmConnection(const NodeAddress& address, const ConnectOptions& options);
 
   Region& region_of(const Operation& op);
+  static std::uint64_t epoch_of(const Region& region) {
+    return std::atomic_ref<std::uint64_t>(*region.epoch_word).load(std::memory_order_acquire);
+  }
   bool fenced(const Region& region);
+  bool copy_at_once(Operation& op);
   // The access itself; sets the result. False: the node must do it (PERSIST).
   bool access(Operation& op, Region& region);
   void wait(Operation& op, Region& region);

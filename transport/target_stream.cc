@@ -114,7 +114,7 @@ bool TargetStream::receive(Progress& progress) {
   }
   progress.moved = true;
   input_end_ += static_cast<std::size_t>(n);
-  if (static_cast<std::size_t>(n) < space) readable_ = false;  // drained; more bytes make a new event
+  if (static_cast<std::size_t>(n) < space) readable_ = peer_ended_;  // drained; more bytes make a new event
   return true;
 }
 
@@ -149,7 +149,7 @@ bool TargetStream::receive_payload(Progress& progress) {
   writing_at_ += landed;
   parser_.skip_payload(landed);
   if (direct > 0 && parser_.payload_left() == 0) finish_write();
-  if (static_cast<std::size_t>(n) < wanted) readable_ = false;
+  if (static_cast<std::size_t>(n) < wanted) readable_ = peer_ended_;
   return true;
 }
 

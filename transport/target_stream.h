@@ -43,6 +43,7 @@ class TargetStream {
   // The worker's thread.
   int fd() const { return fd_.get(); }
   void note_input() { readable_ = true; }
+  void note_end() { readable_ = peer_ended_ = true; }
   void note_output() { writable_ = true; }
   Progress serve();
   bool open() const { return open_.load(std::memory_order_relaxed); }
@@ -106,6 +107,7 @@ class TargetStream {
 
   // The worker's.
   bool readable_ = false;
+  bool peer_ended_ = false;  // its end was an event already and will not be another: read on until it is found
   bool writable_ = true;
   Turn* current_turn_ = nullptr;
   FrameParser parser_;

@@ -165,7 +165,8 @@ void TargetWorker::run() {
         continue;
       }
       TargetStream& stream = *static_cast<TargetStream*>(event.data.ptr);
-      if ((event.events & ~std::uint32_t{EPOLLOUT}) != 0) stream.note_input();
+      if ((event.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) stream.note_end();
+      if ((event.events & EPOLLIN) != 0) stream.note_input();
       if ((event.events & EPOLLOUT) != 0) stream.note_output();
       serve(stream);
     }

@@ -305,7 +305,8 @@ void TcpConnection::receive(TimePoint now) {
     }
     pieces[used++] = {input_.data() + input_end_, input_.size() - input_end_};
     wanted += input_.size() - input_end_;
-    const ssize_t n = ::readv(link_.socket(), pieces.data(), used);
+    const ssize_t n = used == 1 ? ::recv(link_.socket(), pieces[0].iov_base, pieces[0].iov_len, MSG_DONTWAIT)
+                                : ::readv(link_.socket(), pieces.data(), used);
     if (n == 0) return break_stream(now, "the node closed the stream");
     if (n < 0) {
       if (errno == EINTR) continue;

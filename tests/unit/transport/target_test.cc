@@ -20,6 +20,11 @@ using namespace rmemfs::test;
 
 namespace {
 
+void limit_waiting(int fd) {
+  const timeval limit{30, 0};
+  ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+}
+
 UniqueFd connect_raw(const NodeAddress& address) {
   if (address.transport == TransportKind::kShm) {
     UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -27,6 +32,7 @@ UniqueFd connect_raw(const NodeAddress& address) {
     name.sun_family = AF_UNIX;
     std::memcpy(name.sun_path, address.path.c_str(), address.path.size() + 1);
     BOOST_REQUIRE(::connect(fd.get(), reinterpret_cast<sockaddr*>(&name), sizeof name) == 0);
+    limit_waiting(fd.get());
     return fd;
   }
   UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -35,6 +41,7 @@ UniqueFd connect_raw(const NodeAddress& address) {
   name.sin_port = htons(address.port);
   name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   BOOST_REQUIRE(::connect(fd.get(), reinterpret_cast<sockaddr*>(&name), sizeof name) == 0);
+  limit_waiting(fd.get());
   return fd;
 }
 
@@ -237,7 +244,9 @@ BOOST_AUTO_TEST_CASE(a_read_that_was_answered_in_part_shows_nothing_after_the_re
   std::memset(regions.memory(region), 0x44, region.length_bytes);  // somebody else's bytes
   std::vector<std::byte> sink(1 << 20);
   std::size_t foreign = 0, total = 0;
-  for (;;) {
+  for (;;) {  // to the end of the stream, or to the last refusal if the node had sent nothing yet
+    pollfd polled{stream.get(), POLLIN, 0};
+    if (::poll(&polled, 1, 2000) == 0) break;
     const ssize_t n = ::recv(stream.get(), sink.data(), sink.size(), 0);
     if (n <= 0) break;
     total += static_cast<std::size_t>(n);
@@ -369,6 +378,19 @@ BOOST_AUTO_TEST_CASE(a_held_back_agent_gets_every_reply_once_it_reads) {
     BOOST_REQUIRE(::recv(stream.get(), payload.data(), kSize, MSG_WAITALL) == static_cast<ssize_t>(kSize));
   }
   sender.join();
+}
+
+BOOST_AUTO_TEST_CASE(streams_that_end_right_behind_their_last_request_do_not_stay) {
+  TestRegions regions(8 << 20);
+  TestNode node(TransportKind::kTcp, regions);
+  const RemoteRegion region = regions.lease({});
+  for (std::uint32_t i = 0; i < 100; ++i) {
+    const UniqueFd stream = connect_raw(node.address());
+    BOOST_REQUIRE(greet(stream.get(), hello_of(regions, TransportKind::kTcp, i), TransportKind::kTcp).ok);
+    send_attach(stream.get(), region);
+    ::shutdown(stream.get(), SHUT_WR);  // one event for both, as often as not
+  }
+  BOOST_TEST(wait_for_connections(node.target(), 0));
 }
 
 BOOST_AUTO_TEST_CASE(more_streams_than_allowed_are_closed) {
