@@ -4,7 +4,8 @@
 // has accepted it and has looked at (not consumed) its first bytes, which say that it is a data-plane stream.
 //
 // A target calls RegionSource and TargetRegion::persist() from its own threads, and never while it holds up
-// end_sessions() or quiesce(): a RegionSource may call those two from inside its methods, with its locks held.
+// end_sessions() or quiesce(): a RegionSource may call those two from inside its methods, with locks of a rank below
+// kTransport held.
 #pragma once
 
 #include <cstdint>
