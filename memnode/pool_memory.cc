@@ -169,7 +169,7 @@ Result<std::unique_ptr<PoolMemory>> PoolMemory::open_existing(const PoolOptions&
     return open_new(again);
   }
   std::unique_ptr<PoolMemory> memory(new PoolMemory);
-  memory->fd_ = std::move(fd);
+  RETURN_IF_ERROR(memory->take(std::move(fd), path));
   memory->path_ = path;
   memory->layout_ = *layout;
   memory->persistent_ = options.persistent;
@@ -185,7 +185,7 @@ Result<std::unique_ptr<PoolMemory>> PoolMemory::open_new(const PoolOptions& opti
   if (!fd.valid()) return failed(forming, "open");
   RETURN_IF_ERROR(lock(fd.get(), forming));
   std::unique_ptr<PoolMemory> memory(new PoolMemory);
-  memory->fd_ = std::move(fd);
+  RETURN_IF_ERROR(memory->take(std::move(fd), forming));
   memory->path_ = options.path;
   memory->forming_ = forming;  // from here on removed when something fails
   memory->persistent_ = options.persistent;
@@ -197,6 +197,13 @@ Result<std::unique_ptr<PoolMemory>> PoolMemory::open_new(const PoolOptions& opti
   memory->after_persist_ = options.after_persist;
   RETURN_IF_ERROR(memory->map(forming, memory->layout_.file_bytes));
   return memory;
+}
+
+Result<void> PoolMemory::take(UniqueFd locked, const std::string& path) {
+  fd_.reset(::open(("/proc/self/fd/" + std::to_string(locked.get())).c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd_.valid()) return failed(path, "open");
+  lock_ = std::move(locked);
+  return success();
 }
 
 Result<void> PoolMemory::map(const std::string& path, std::uint64_t size) {

@@ -53,10 +53,13 @@ class PoolMemory {
   static Result<std::unique_ptr<PoolMemory>> open_anonymous(const PoolOptions& options);
   static Result<std::unique_ptr<PoolMemory>> open_existing(const PoolOptions& options, UniqueFd fd);
   static Result<std::unique_ptr<PoolMemory>> open_new(const PoolOptions& options);
+  Result<void> take(UniqueFd locked, const std::string& path);
   Result<void> map(const std::string& path, std::uint64_t size);
 
   std::string path_, forming_;
-  UniqueFd fd_;
+  // The file is open twice: `fd_` is mapped and handed to same-host agents, whose copies outlive this process, and a
+  // flock lives as long as any copy of the descriptor that it was taken on. So the lock has one of its own.
+  UniqueFd lock_, fd_;
   std::unique_ptr<PersistentMemory> pmem_;
   std::span<std::byte> bytes_;
   PoolLayout layout_;

@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
@@ -129,6 +130,16 @@ BOOST_AUTO_TEST_CASE(a_pool_is_held_by_one_process) {
   const auto pool = open_pool(pool_at(directory / "p"));
   const auto second = Pool::open(pool_at(directory / "p"));
   BOOST_TEST((!second.ok() && second.error().code == Errc::kLocked));
+}
+
+BOOST_AUTO_TEST_CASE(a_pool_is_free_again_though_an_agent_still_maps_it) {
+  ShmDirectory directory;
+  UniqueFd agents;
+  {
+    const auto pool = open_pool(pool_at(directory / "p"));
+    agents.reset(::fcntl(pool->fd(), F_DUPFD_CLOEXEC, 3));  // as passed over a socket
+  }
+  BOOST_TEST(Pool::open(pool_at(directory / "p")).ok());
 }
 
 BOOST_AUTO_TEST_CASE(another_size_is_refused_and_changes_nothing) {
