@@ -4,7 +4,7 @@
 CHUNK=4M
 source "$(dirname "$0")/lib.sh"
 check=$HELPERS/pattern
-deadline=2000 margin=3000 files=24 length=4194304
+deadline=2000 margin=3000 files=$((NODES > 1 ? 12 : 4)) length=4194304
 start_nodes
 make_fs
 mount_fs deadline=$deadline
@@ -79,7 +79,7 @@ look 4096
 [ ${#lost[@]} -gt 0 ] || fail "the node came back empty and no file gives EIO"
 no_good_where_all_is_lost
 names() { printf '%s\n' "$@" | sort; }
-found() { grep -o 'file[0-9]*' "$1" | sort -u; }
+found() { grep -o 'file[0-9][0-9]*' "$1" | sort -u; }
 expected=$(names "${lost[@]/#/file}")
 rmemctl lost "$MNT" >"$WORK/lost.txt"
 [ "$(found "$WORK/lost.txt")" = "$expected" ] || fail "rmemctl lost lists $(found "$WORK/lost.txt" | tr '\n' ' '), with EIO are ${lost[*]}"
