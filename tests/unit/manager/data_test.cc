@@ -357,10 +357,10 @@ BOOST_AUTO_TEST_CASE(a_lease_that_a_crash_left_is_released_by_the_next_mount) {
 BOOST_AUTO_TEST_CASE(an_older_mount_is_fenced_when_it_leases) {
   Fixture fixture;
   const auto m = fixture.mount();
+  const auto f = m->file(m->root(), "f");  // first: leasing ahead may meet the fence at any time after it
   FakeClient newer(fixture.nodes.begin()->second);
   const auto sb = load_superblock(fixture.dir.path());
   BOOST_REQUIRE(newer.fence({sb->uuid, sb->key, sb->epoch.next()}, 0).ok());
-  const auto f = m->file(m->root(), "f");
   Errc code{};
   for (std::uint64_t i = 0; i < 200 && code == Errc{}; ++i) {
     const auto written = m->try_write(f, i * 64 * kBlockBytes, 64 * kBlockBytes);
