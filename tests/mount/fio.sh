@@ -3,7 +3,7 @@
 source "$(dirname "$0")/lib.sh"
 need fio
 new_fs
-size=$(pick 48M 1G)
+size=$(pick 24M 1G)
 run() {   # NAME OPTION...
   local name=$1; shift
   fio --name="$name" --directory="$MNT" --size="$size" --verify=crc32c --verify_fatal=1 --verify_dump=0 --randrepeat=1 --verify_state_save=0 \

@@ -78,7 +78,8 @@ signal() { kill "-$1" "${PID[$2]}"; }
 kill_now() { kill -9 "${PID[$1]}" 2>/dev/null || true; reap "$1" || true; }
 
 cpu_ticks() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"; }
-rss_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
+# Its own resident memory and files: a shm mount also maps the nodes' pools (RssShmem), which are not its memory.
+rss_kib() { awk '/^Rss(Anon|File)/ { sum += $2 } END { print sum }' "/proc/$1/status"; }
 
 # private_namespace "$@": goes on in a mount namespace of its own, where a test may change what it needs without changing
 # the machine. Root only; without the right to do so the test is skipped.

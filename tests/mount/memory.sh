@@ -16,7 +16,7 @@ first=$(rss_kib "$MOUNT_PID")
 load 2
 load 3
 third=$(rss_kib "$MOUNT_PID")
-[ "$first" -le 600000 ] || fail "the daemon holds $first KiB after one round"
-[ $((third - first)) -le 60000 ] || fail "the daemon grows: $first KiB after one round, $third KiB after three"
+[ "$first" -le 300000 ] || fail "the daemon holds $first KiB after one round"
+[ $((third - first)) -le 40000 ] || fail "the daemon grows: $first KiB after one round, $third KiB after three"
 pass "resident memory: $first KiB after one round, $third KiB after three"
 umount_fs
