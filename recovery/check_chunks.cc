@@ -1,9 +1,9 @@
 // Chunk records, before the extents that name them.
 //
-// Checks: each record can be read and names a node of this file system; key and length are those of the node's lease; no
-// two live chunks have the same region.
-// Leaves to others: whether the region still exists on its node, with its contents (nodes). Where the region lies on the
-// node (address, rkey) changes when the node starts again; a mount asks for it.
+// Checks: each record can be read and names a node of this file system; key and length are those of the node's lease;
+// no two live chunks have the same region. Leaves to others: whether the region still exists on its node, with its
+// contents (nodes). Where the region lies on the node (address, rkey) changes when the node starts again; a mount asks
+// for it.
 //
 // A lease carries the chunk's number as its tag, so a record that is damaged or missing is taken from the node when the
 // node still has the region. When no node has it the chunk is recorded as lost, not forgotten: reading there must be an
@@ -73,8 +73,10 @@ Result<void> check_record(CheckContext& context, std::string_view key, std::stri
     return success();
   }
   std::string detail = "chunk " + std::to_string(id->value());
-  if (id->value() >= kChunkNumberEnd) detail += ": no chunk has this number";
-  else if (record.ok()) detail += ": node " + std::to_string(record->node.value()) + " is not one of this file system";
+  if (id->value() >= kChunkNumberEnd)
+    detail += ": no chunk has this number";
+  else if (record.ok())
+    detail += ": node " + std::to_string(record->node.value()) + " is not one of this file system";
   ASSIGN_OR_RETURN(ChunkRescue rescue, plan_rescue(context, *id));
   if (rescue.kind == ChunkRescue::Kind::kUnsure) {
     context.found_unrepairable(ProblemCode::kChunkDamaged, InodeNumber(),
@@ -104,9 +106,9 @@ Result<void> part_shared_regions(CheckContext& context) {
     for (const LeasedRegion& lease : context.find_node(chunk.record.node)->leases) {
       if (lease.id == chunk.record.region.id && lease.tag == chunk.id.value()) loser = it->second;
     }
-    if (!context.found(ProblemCode::kChunkRegionShared, InodeNumber(),
-                       "chunks " + std::to_string(it->second->id.value()) + " and " +
-                           std::to_string(chunk.id.value()))) {
+    if (!context.found(
+            ProblemCode::kChunkRegionShared, InodeNumber(),
+            "chunks " + std::to_string(it->second->id.value()) + " and " + std::to_string(chunk.id.value()))) {
       continue;
     }
     if (loser != &chunk) it->second = &chunk;

@@ -32,12 +32,15 @@ NodeState* CheckContext::find_node(NodeId id) {
 
 bool CheckContext::decide(const Problem& problem) {
   switch (options.answers) {
-    case Answers::kNone: return true;
-    case Answers::kAll: return true;
+    case Answers::kNone:
+      return true;
+    case Answers::kAll:
+      return true;
     case Answers::kSafe:
       if (info_of(problem.code).risk == RepairRisk::kDecision) stopped_ = true;
       return !stopped_;
-    case Answers::kAsk: return options.ask && options.ask(problem);
+    case Answers::kAsk:
+      return options.ask && options.ask(problem);
   }
   return false;
 }
@@ -54,7 +57,8 @@ bool CheckContext::found(ProblemCode code, InodeNumber ino, std::string detail) 
 
 void CheckContext::found_unrepairable(ProblemCode code, InodeNumber ino, std::string detail) {
   ++report.found;
-  if (report.problems.size() < options.max_problems) report.problems.push_back({code, ino, {}, std::move(detail), false});
+  if (report.problems.size() < options.max_problems)
+    report.problems.push_back({code, ino, {}, std::move(detail), false});
 }
 
 void CheckContext::repair_failed(std::string sentence) {
@@ -127,8 +131,10 @@ Result<void> CheckContext::write_all() {
 
 void CheckContext::progress(CheckPass pass, std::uint64_t done, std::uint64_t total) {
   if (!options.progress) return;
-  const unsigned part = total == 0 ? 1000 : static_cast<unsigned>(1000.0 * static_cast<double>(std::min(done, total)) /
-                                                                  static_cast<double>(total));
+  const unsigned part =
+      total == 0
+          ? 1000
+          : static_cast<unsigned>(1000.0 * static_cast<double>(std::min(done, total)) / static_cast<double>(total));
   const unsigned stamp = static_cast<unsigned>(pass) * 2000 + part / 5 * 5;
   if (stamp == last_progress_) return;
   last_progress_ = stamp;

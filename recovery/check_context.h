@@ -21,39 +21,39 @@
 
 namespace rmemfs {
 
-inline constexpr std::uint64_t kDirectoryBytes = 4096;        // st_size that directories are made with
+inline constexpr std::uint64_t kDirectoryBytes = 4096;  // st_size that directories are made with
 inline constexpr std::uint64_t kInodeNumberEnd = std::uint64_t{1} << 62;
-inline constexpr std::uint64_t kChunkNumberEnd = 1u << 24;     // the manager's chunk map ends before it
+inline constexpr std::uint64_t kChunkNumberEnd = 1u << 24;  // the manager's chunk map ends before it
 
 // One inode that exists, by number (ascending in the table).
 struct InodeEntry {
   std::uint64_t ino = 0;
-  std::uint64_t blocks = 0;         // as stored
-  std::uint32_t nlink = 0;          // as stored
-  std::uint32_t names = 0;          // found
-  std::uint32_t directory = 0;      // index in directories + 1; 0: not a directory
-  std::uint8_t type = 0;            // DT_*
-  bool recorded = false;            // has an orphan record
-  bool orphan = false;              // no name and none expected: the next mount removes it
+  std::uint64_t blocks = 0;     // as stored
+  std::uint32_t nlink = 0;      // as stored
+  std::uint32_t names = 0;      // found
+  std::uint32_t directory = 0;  // index in directories + 1; 0: not a directory
+  std::uint8_t type = 0;        // DT_*
+  bool recorded = false;        // has an orphan record
+  bool orphan = false;          // no name and none expected: the next mount removes it
 };
 static_assert(sizeof(InodeEntry) == 32);
 
 struct DirectoryInfo {
   std::uint64_t ino = 0;
   std::uint64_t stored_parent = 0;
-  std::uint64_t found_parent = 0;   // where its name is; 0: nowhere
+  std::uint64_t found_parent = 0;  // where its name is; 0: nowhere
   std::uint64_t stored_entries = 0;
   std::uint32_t found_entries = 0;
   std::uint32_t subdirectories = 0;
-  std::uint64_t mark = 0;           // the walk towards the root that saw it
+  std::uint64_t mark = 0;  // the walk towards the root that saw it
 };
 static_assert(sizeof(DirectoryInfo) == 48);
 
 struct ChunkInfo {
   ChunkId id;
   ChunkRecord record;
-  std::vector<bool> claimed;        // a bit per block: some extent has it
-  bool uncertain = false;           // its record is unreadable, and a node that may know it did not answer
+  std::vector<bool> claimed;  // a bit per block: some extent has it
+  bool uncertain = false;     // its record is unreadable, and a node that may know it did not answer
 };
 
 // What a node said when it was asked.
@@ -75,12 +75,12 @@ class CheckContext {
   CheckReport& report;
   Superblock superblock;
   std::unique_ptr<Metastore> store;
-  bool incomplete = false;                // a problem that was not repaired lets the later passes see nothing right
-  CommitId watermark;                     // of the store: what the repairs carry
+  bool incomplete = false;  // a problem that was not repaired lets the later passes see nothing right
+  CommitId watermark;       // of the store: what the repairs carry
 
   std::vector<InodeEntry> inodes;
   std::vector<DirectoryInfo> directories;
-  std::vector<ChunkInfo> chunks;          // by id
+  std::vector<ChunkInfo> chunks;  // by id
   std::vector<NodeState> nodes;
 
   InodeEntry* find(InodeNumber ino);
@@ -93,7 +93,8 @@ class CheckContext {
   void found_unrepairable(ProblemCode code, InodeNumber ino, std::string detail);
   // The repair of the last problem did not work; the sentence says why.
   void repair_failed(std::string sentence);
-  // Records a problem and decides. True: the caller repairs it now (its tables, and put/erase). Read only it is true too.
+  // Records a problem and decides. True: the caller repairs it now (its tables, and put/erase). Read only it is true
+  // too.
   bool found(ProblemCode code, InodeNumber ino, std::string detail);
 
   void put(std::string key, std::string value) { pending_[std::move(key)] = std::move(value); }
@@ -118,7 +119,7 @@ class CheckContext {
 
   std::map<std::string, std::optional<std::string>, std::less<>> pending_;
   std::uint64_t batches_ = 0;
-  bool stopped_ = false;            // kSafe: a decision was needed
+  bool stopped_ = false;  // kSafe: a decision was needed
   std::uint32_t settles_ = 0;
   unsigned last_progress_ = 0;
 };
@@ -129,8 +130,8 @@ Result<void> run_passes(CheckContext& context);
 // The passes, in this order. Each file opens with what the pass checks and what it leaves to others.
 Result<void> check_superblock(CheckContext& context);
 Result<void> check_inodes(CheckContext& context);
-Result<void> check_names(CheckContext& context);    // directory entries
-Result<void> check_links(CheckContext& context);    // connectivity, counts, lost+found
+Result<void> check_names(CheckContext& context);  // directory entries
+Result<void> check_links(CheckContext& context);  // connectivity, counts, lost+found
 Result<void> check_extents(CheckContext& context);
 Result<void> check_space(CheckContext& context);
 Result<void> check_orphans(CheckContext& context);
@@ -142,7 +143,7 @@ Result<void> resolve_paths(CheckContext& context);
 
 // The journal's pass, before the store is open for writing. False: it cannot be gone on from (declined).
 struct JournalVerdict {
-  bool usable = true;       // false: a problem was found and not repaired; the check ends here
+  bool usable = true;  // false: a problem was found and not repaired; the check ends here
   bool accept_gap = false;
 };
 Result<JournalVerdict> check_journal(CheckContext& context);

@@ -1,11 +1,11 @@
 // Pass 5, extents: which file has which blocks.
 //
-// Checks: each extent can be read (so it is aligned and within the limits of a file), belongs to a regular file, does not
-// overlap its neighbour, names a chunk that exists and lies inside it; no two extents claim the same blocks; the inode's
-// number of allocated blocks is right. Marks the claimed blocks of each chunk for the space pass.
-// Leaves to others: chunk records (check_chunks.cc), extents that share blocks once they are found (check_shared.cc),
-// bitmaps (space), whether the chunk's contents still exist (nodes).
-// An extent behind the end of its file is right: fallocate(2) with FALLOC_FL_KEEP_SIZE makes them.
+// Checks: each extent can be read (so it is aligned and within the limits of a file), belongs to a regular file, does
+// not overlap its neighbour, names a chunk that exists and lies inside it; no two extents claim the same blocks; the
+// inode's number of allocated blocks is right. Marks the claimed blocks of each chunk for the space pass. Leaves to
+// others: chunk records (check_chunks.cc), extents that share blocks once they are found (check_shared.cc), bitmaps
+// (space), whether the chunk's contents still exist (nodes). An extent behind the end of its file is right:
+// fallocate(2) with FALLOC_FL_KEEP_SIZE makes them.
 #include <dirent.h>
 
 #include "recovery/check_chunks.h"
@@ -33,9 +33,9 @@ class ExtentPass {
   void claim(ChunkInfo& chunk, const Extent& extent);
 
   CheckContext& context_;
-  std::size_t cursor_ = 0;           // in context_.inodes: all before it are closed
-  InodeNumber current_;              // whose extents are being read
-  std::uint64_t current_end_ = 0;    // of its last extent kept
+  std::size_t cursor_ = 0;         // in context_.inodes: all before it are closed
+  InodeNumber current_;            // whose extents are being read
+  std::uint64_t current_end_ = 0;  // of its last extent kept
   std::uint64_t current_blocks_ = 0;
   std::vector<ClaimedRun> conflicts_;
 };

@@ -3,7 +3,8 @@
 // Checks: each record can be read; sizes are possible for the type; fields of other types are not set; the root exists
 // and is a directory; each symbolic link has a target, and each target a link.
 // Leaves to others: names, parents, link and entry counts (names), allocated blocks (extents), what nlink 0 means
-// (orphans), the inode counters (space). Modes, owners and times are the user's: every value that can be stored is right.
+// (orphans), the inode counters (space). Modes, owners and times are the user's: every value that can be stored is
+// right.
 #include <dirent.h>
 #include <sys/stat.h>
 

@@ -1,10 +1,9 @@
 // Pass 1, the journal. Runs before the store is opened for writing.
 //
-// Checks: the journal file is there and its own header holds; no transaction is missing at or below the highest one known
-// to be persistent.
-// Leaves to others: a journal of another file system, another version or an unknown feature is no damage but a mistake:
-// it ends the check with an error and nothing is changed. Torn and stale slots are what every crash leaves; recovery
-// (recover_journal) deals with them. Whether the metadata fits together is for the later passes.
+// Checks: the journal file is there and its own header holds; no transaction is missing at or below the highest one
+// known to be persistent. Leaves to others: a journal of another file system, another version or an unknown feature is
+// no damage but a mistake: it ends the check with an error and nothing is changed. Torn and stale slots are what every
+// crash leaves; recovery (recover_journal) deals with them. Whether the metadata fits together is for the later passes.
 #include "journal/journal_reader.h"
 #include "recovery/check_context.h"
 #include "util/pmem.h"

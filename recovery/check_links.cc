@@ -1,11 +1,11 @@
 // Pass 4, second half: how directories hang together, and what is counted in inodes. Works on the tables alone.
 //
-// Checks: every inode with links has a name; every directory is reached from the root; a directory's parent is where its
-// name is; link counts (names; for a directory 2 and one for each directory in it) and entry counts.
-// Leaves to others: an inode without a name and without links is an orphan: its record is the orphans pass's.
+// Checks: every inode with links has a name; every directory is reached from the root; a directory's parent is where
+// its name is; link counts (names; for a directory 2 and one for each directory in it) and entry counts. Leaves to
+// others: an inode without a name and without links is an orphan: its record is the orphans pass's.
 //
-// After the first step each directory but the root has at most one parent, so walking up ends at the root, at an orphan,
-// or in a loop; a loop is cut at the first directory that the walk meets twice.
+// After the first step each directory but the root has at most one parent, so walking up ends at the root, at an
+// orphan, or in a loop; a loop is cut at the first directory that the walk meets twice.
 #include <dirent.h>
 
 #include "recovery/check_context.h"
@@ -104,7 +104,8 @@ Result<void> set_counts(CheckContext& context) {
   std::uint64_t seen = 0;
   for (InodeEntry& entry : context.inodes) {
     RETURN_IF_ERROR(context.settle());
-    if ((++seen & 4095) == 0) context.progress(CheckPass::kNames, 8 * context.inodes.size() + seen, 9 * context.inodes.size());
+    if ((++seen & 4095) == 0)
+      context.progress(CheckPass::kNames, 8 * context.inodes.size() + seen, 9 * context.inodes.size());
     const InodeNumber ino(entry.ino);
     const bool unattached = entry.names == 0 && !entry.orphan && ino != kRootInode;
     if (entry.type == 0 || unattached) continue;
@@ -118,9 +119,9 @@ Result<void> set_counts(CheckContext& context) {
       context.put(inode_key(ino), encode(attributes));
     }
     if (directory != nullptr && directory->stored_entries != directory->found_entries &&
-        context.found(ProblemCode::kEntryCountWrong, ino,
-                      std::to_string(directory->stored_entries) + ", should be " +
-                          std::to_string(directory->found_entries))) {
+        context.found(
+            ProblemCode::kEntryCountWrong, ino,
+            std::to_string(directory->stored_entries) + ", should be " + std::to_string(directory->found_entries))) {
       ASSIGN_OR_RETURN(Attributes attributes, context.attributes(ino));
       attributes.entries = directory->found_entries;
       context.put(inode_key(ino), encode(attributes));

@@ -1,7 +1,7 @@
 // LostAndFound: gives inodes without a name one in /lost+found, which is made when it is first needed.
 //
-// Each adoption keeps link and entry counts, stored and found, in step, so that it causes no further problem. Part of the
-// repair that the caller was allowed to make.
+// Each adoption keeps link and entry counts, stored and found, in step, so that it causes no further problem. Part of
+// the repair that the caller was allowed to make.
 #pragma once
 
 #include <string>

@@ -1,9 +1,9 @@
 // Pass 4, first half: directory entries.
 //
-// Checks: each entry can be read, lies in a directory, has a name that a file can have, is stored under its hash, is the
-// only one of that name, leads to an inode that exists and has that type; the root has no name; a directory has one.
-// Counts the names of each inode and the entries of each directory.
-// Leaves to others: whether all directories hang together, parents, counts, inodes without names (check_links.cc).
+// Checks: each entry can be read, lies in a directory, has a name that a file can have, is stored under its hash, is
+// the only one of that name, leads to an inode that exists and has that type; the root has no name; a directory has
+// one. Counts the names of each inode and the entries of each directory. Leaves to others: whether all directories hang
+// together, parents, counts, inodes without names (check_links.cc).
 #include <dirent.h>
 
 #include "recovery/check_context.h"
@@ -51,12 +51,13 @@ void count(CheckContext& context, const Entry& entry, InodeEntry& target, Direct
   }
 }
 
-// A directory has one name: the one that its inode's parent agrees with, else the first. False: this one is not counted.
+// A directory has one name: the one that its inode's parent agrees with, else the first. False: this one is not
+// counted.
 Result<bool> settle_two_names(CheckContext& context, const Entry& entry, const std::string& key,
                               DirectoryInfo& directory) {
   if (directory.found_parent == 0) return true;
-  const bool better = directory.stored_parent == entry.at.parent.value() &&
-                      directory.found_parent != directory.stored_parent;
+  const bool better =
+      directory.stored_parent == entry.at.parent.value() && directory.found_parent != directory.stored_parent;
   const InodeNumber first_parent(directory.found_parent);
   if (!context.found(ProblemCode::kDirectoryTwoNames, entry.dirent.ino,
                      quoted(entry.at.name) + in_directory(entry.at.parent) + " and one" + in_directory(first_parent))) {
@@ -111,21 +112,24 @@ Result<void> check_entry(CheckContext& context, Entry entry, std::string key) {
   }
   InodeEntry* target = context.find(entry.dirent.ino);
   if (target == nullptr) {
-    if (context.found(ProblemCode::kDirentDangling, entry.dirent.ino, where)) context.erase(key);
-    else ++parent->found_entries;
+    if (context.found(ProblemCode::kDirentDangling, entry.dirent.ino, where))
+      context.erase(key);
+    else
+      ++parent->found_entries;
     return success();
   }
   if (entry.dirent.ino == kRootInode) {
-    if (context.found(ProblemCode::kDirentToRoot, entry.dirent.ino, where)) context.erase(key);
-    else ++parent->found_entries;
+    if (context.found(ProblemCode::kDirentToRoot, entry.dirent.ino, where))
+      context.erase(key);
+    else
+      ++parent->found_entries;
     return success();
   }
   ASSIGN_OR_RETURN(const bool placed, move_to_hash(context, entry, key));
   if (!placed) return success();
   if (target->type != 0 && target->type != entry.dirent.type &&
       context.found(ProblemCode::kDirentWrongType, entry.dirent.ino,
-                    where + ": " + std::to_string(entry.dirent.type) + ", should be " +
-                        std::to_string(target->type))) {
+                    where + ": " + std::to_string(entry.dirent.type) + ", should be " + std::to_string(target->type))) {
     entry.dirent.type = target->type;
     context.put(key, encode(entry.dirent));
   }

@@ -1,8 +1,9 @@
-// Pass 7, orphan records: inodes without a name that wait to be removed (open when they were unlinked, or half removed).
+// Pass 7, orphan records: inodes without a name that wait to be removed (open when they were unlinked, or half
+// removed).
 //
 // Checks: each record can be read and names an inode without links; each inode without links has a record.
-// Leaves to others: removing them and freeing their blocks. The next mount does it, as after every crash; an orphan is no
-// problem. Inodes with links and without a name went to lost+found (names).
+// Leaves to others: removing them and freeing their blocks. The next mount does it, as after every crash; an orphan is
+// no problem. Inodes with links and without a name went to lost+found (names).
 #include "recovery/check_context.h"
 
 namespace rmemfs {

@@ -1,9 +1,9 @@
 // Extents that claim the same blocks.
 //
-// One of the files shows another one's bytes. Which one cannot be told from the blocks, so a rule decides: the file whose
-// inode was changed last was given the blocks last; it keeps them. (Equal times: the higher inode number, being the
-// younger file.) Within a file the extent with the lower offset keeps them. The others get a hole there, so that nobody
-// reads bytes of somebody else's file.
+// One of the files shows another one's bytes. Which one cannot be told from the blocks, so a rule decides: the file
+// whose inode was changed last was given the blocks last; it keeps them. (Equal times: the higher inode number, being
+// the younger file.) Within a file the extent with the lower offset keeps them. The others get a hole there, so that
+// nobody reads bytes of somebody else's file.
 #include <algorithm>
 #include <map>
 #include <tuple>
@@ -25,9 +25,8 @@ struct Claim {
 using Runs = std::map<std::uint64_t, std::uint64_t>;
 
 bool intersects(const std::vector<ClaimedRun>& sorted, ChunkId chunk, std::uint64_t first, std::uint64_t end) {
-  auto it = std::lower_bound(sorted.begin(), sorted.end(), std::tuple(chunk, first), [](const ClaimedRun& r, auto key) {
-    return std::tuple(r.chunk, r.end) <= key;
-  });
+  auto it = std::lower_bound(sorted.begin(), sorted.end(), std::tuple(chunk, first),
+                             [](const ClaimedRun& r, auto key) { return std::tuple(r.chunk, r.end) <= key; });
   return it != sorted.end() && it->chunk == chunk && it->first < end;
 }
 

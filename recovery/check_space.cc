@@ -1,8 +1,8 @@
 // Pass 6, space accounting.
 //
-// Checks: each chunk's bitmap marks exactly the blocks that extents have; no bitmap is without its chunk; the next inode
-// and chunk numbers lie above all in use; the number of inodes.
-// Leaves to others: which file has which blocks (extents), what the nodes lend (nodes).
+// Checks: each chunk's bitmap marks exactly the blocks that extents have; no bitmap is without its chunk; the next
+// inode and chunk numbers lie above all in use; the number of inodes. Leaves to others: which file has which blocks
+// (extents), what the nodes lend (nodes).
 #include <algorithm>
 
 #include "recovery/check_context.h"
@@ -51,8 +51,10 @@ Result<void> check_bitmap(CheckContext& context, const ChunkInfo& chunk) {
   }
   if (!remake) return success();
   std::string right = bitmap_of(chunk.claimed);
-  if (right.empty()) context.erase(key);
-  else context.put(key, std::move(right));
+  if (right.empty())
+    context.erase(key);
+  else
+    context.put(key, std::move(right));
   return success();
 }
 

@@ -1,10 +1,10 @@
 // Pass 2, the superblock and the nodes that it names.
 //
 // Checks: which nodes answer, and asks each for the regions that it holds for this file system; later passes compare.
-// Leaves to others: the superblock's own bytes. It is replaced as a whole and has a checksum: one that cannot be read, or
-// that uses a feature this version does not know, ended the check before any pass. Without it there is no key for the
-// nodes and no seed for the names, so there is nothing to repair it from.
-// A node that does not answer is said, and is not damage: what only it could tell stays unchecked.
+// Leaves to others: the superblock's own bytes. It is replaced as a whole and has a checksum: one that cannot be read,
+// or that uses a feature this version does not know, ended the check before any pass. Without it there is no key for
+// the nodes and no seed for the names, so there is nothing to repair it from. A node that does not answer is said, and
+// is not damage: what only it could tell stays unchecked.
 #include <algorithm>
 #include <thread>
 
@@ -49,8 +49,8 @@ Result<void> check_superblock(CheckContext& context) {
     NodeState& node = context.nodes[i];
     node.answered = answers[i].ok();
     if (!node.answered) {
-      context.notice("node " + node.address + " could not be asked, so its regions were not checked: " +
-                     answers[i].error().message());
+      context.notice("node " + node.address +
+                     " could not be asked, so its regions were not checked: " + answers[i].error().message());
     }
     context.progress(CheckPass::kSuperblock, i + 1, answers.size());
   }

@@ -61,19 +61,19 @@ struct CheckReport {
   Uuid uuid;
   std::string label;
   std::vector<Problem> problems;
-  std::uint64_t found = 0, repaired = 0;         // of all problems, also those not kept above
+  std::uint64_t found = 0, repaired = 0;  // of all problems, also those not kept above
   std::vector<LostFile> lost_files;
-  std::vector<std::string> notices;              // sentences: a node that could not be asked, a journal that was replayed
+  std::vector<std::string> notices;  // sentences: a node that could not be asked, a journal that was replayed
   std::uint64_t inodes = 0, directories = 0, orphans = 0, extents = 0, chunks = 0;
-  std::uint64_t used_bytes = 0;                  // blocks that files hold
-  std::uint64_t replayed = 0;                    // transactions that the journal still held
-  bool changed = false;                          // a repair was written (or a region given back)
+  std::uint64_t used_bytes = 0;  // blocks that files hold
+  std::uint64_t replayed = 0;    // transactions that the journal still held
+  bool changed = false;          // a repair was written (or a region given back)
   bool cancelled = false;
   std::uint64_t uncorrected() const { return found - repaired; }
 };
 
-// Errors: those of load_superblock, lock_directory (kLocked: somebody has it mounted), recover, the store. With an error
-// nothing, or whole repairs only, were changed.
+// Errors: those of load_superblock, lock_directory (kLocked: somebody has it mounted), recover, the store. With an
+// error nothing, or whole repairs only, were changed.
 Result<CheckReport> check_file_system(const CheckOptions& options);
 
 }  // namespace rmemfs

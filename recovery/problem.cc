@@ -25,8 +25,8 @@ static_assert(ascending(), "codes are unique and in order");
 }  // namespace
 
 std::string_view pass_name(CheckPass pass) {
-  static constexpr std::array<std::string_view, kCheckPasses> kNames = {
-      "journal", "superblock", "inodes", "names", "extents", "space", "orphans", "nodes"};
+  static constexpr std::array<std::string_view, kCheckPasses> kNames = {"journal", "superblock", "inodes",  "names",
+                                                                        "extents", "space",      "orphans", "nodes"};
   const auto index = static_cast<std::size_t>(pass);
   CHECK(index >= 1 && index <= kCheckPasses);
   return kNames[index - 1];

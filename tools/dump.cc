@@ -48,7 +48,9 @@ class Dumper {
  private:
   Result<void> open();
   Result<void> each(const std::string& prefix, const std::function<void(std::string_view, std::string_view)>& visit);
-  std::string secret(std::span<const std::byte> key) const { return arguments_.keys ? dump::hex(as_text(key)) : "(secret)"; }
+  std::string secret(std::span<const std::byte> key) const {
+    return arguments_.keys ? dump::hex(as_text(key)) : "(secret)";
+  }
   Result<void> subtree(InodeNumber directory, const std::string& path, unsigned depth);
   std::optional<Attributes> attributes(InodeNumber ino);
   void write_attributes(Record& record, const Attributes& a);
@@ -127,20 +129,28 @@ Result<void> Dumper::superblock() {
 
 std::string_view state_text(SlotState state) {
   switch (state) {
-    case SlotState::kEmpty: return "empty";
-    case SlotState::kTorn: return "torn";
-    case SlotState::kStale: return "stale";
-    case SlotState::kCommitted: return "committed";
-    case SlotState::kContinuation: return "continuation";
+    case SlotState::kEmpty:
+      return "empty";
+    case SlotState::kTorn:
+      return "torn";
+    case SlotState::kStale:
+      return "stale";
+    case SlotState::kCommitted:
+      return "committed";
+    case SlotState::kContinuation:
+      return "continuation";
   }
   return "unknown";
 }
 
 std::string_view kind_text(ModificationKind kind) {
   switch (kind) {
-    case ModificationKind::kPut: return "put";
-    case ModificationKind::kErase: return "erase";
-    case ModificationKind::kMerge: return "merge";
+    case ModificationKind::kPut:
+      return "put";
+    case ModificationKind::kErase:
+      return "erase";
+    case ModificationKind::kMerge:
+      return "merge";
   }
   return "unknown";
 }
@@ -152,8 +162,10 @@ Result<void> Dumper::journal() {
   ASSIGN_OR_RETURN(const auto memory, map_persistent(journal_path_of(arguments_.directory, sb), mapping));
   CommitId watermark;
   auto store = Metastore::open(arguments_.directory + "/db", Metastore::Mode::kReadOnly, sb.uuid, {});
-  if (store.ok()) watermark = (*store)->durable_watermark();
-  else note("the watermark is not known, so every transaction is shown as committed: " + store.error().message());
+  if (store.ok())
+    watermark = (*store)->durable_watermark();
+  else
+    note("the watermark is not known, so every transaction is shown as committed: " + store.error().message());
   ASSIGN_OR_RETURN(const JournalScan scan, scan_journal(*memory, sb.uuid, watermark));
   Record head;
   head.number("epoch", scan.epoch).number("slot_bytes", scan.geometry.slot_bytes);
@@ -174,7 +186,10 @@ Result<void> Dumper::journal() {
     if (!modifications.ok()) continue;
     for (const Modification& m : *modifications) {
       Record change;
-      change.number("id", slot.id.value()).text("change", kind_text(m.kind)).bytes("key", m.key).bytes("value", m.value);
+      change.number("id", slot.id.value())
+          .text("change", kind_text(m.kind))
+          .bytes("key", m.key)
+          .bytes("value", m.value);
       output_.write(change);
     }
   }
@@ -208,8 +223,10 @@ Result<void> Dumper::inode() {
   Record record;
   record.number("inode", arguments_.ino);
   const auto decoded = decode_inode(key, *value);
-  if (decoded.ok()) write_attributes(record, *decoded);
-  else record.text("error", decoded.error().message()).bytes("bytes", *value);
+  if (decoded.ok())
+    write_attributes(record, *decoded);
+  else
+    record.text("error", decoded.error().message()).bytes("bytes", *value);
   ASSIGN_OR_RETURN(const auto target, store_.metastore->get(symlink_key(ino)));
   if (target) record.text("target", *target);
   ASSIGN_OR_RETURN(const auto orphan, store_.metastore->get(orphan_key(ino)));
@@ -250,8 +267,10 @@ Result<void> Dumper::tree() {
   return each("O", [&](std::string_view key, std::string_view) {
     Record record;
     const auto ino = decode_inode_key(key);
-    if (ino.ok()) record.number("orphan", ino->value());
-    else record.bytes("orphan_key", key);
+    if (ino.ok())
+      record.number("orphan", ino->value());
+    else
+      record.bytes("orphan_key", key);
     output_.write(record);
   });
 }
@@ -274,7 +293,8 @@ Result<void> Dumper::chunks() {
     record.number("persist_method", static_cast<std::uint64_t>(region.durability.method));
     if (const auto bitmap = store_.metastore->get(bitmap_key(*id)); bitmap.ok() && *bitmap) {
       std::uint64_t used = 0;
-      for (const char byte : **bitmap) used += static_cast<std::uint64_t>(std::popcount(static_cast<unsigned char>(byte)));
+      for (const char byte : **bitmap)
+        used += static_cast<std::uint64_t>(std::popcount(static_cast<unsigned char>(byte)));
       record.number("used_blocks", used);
     }
     output_.write(record);
@@ -335,8 +355,12 @@ Result<void> Dumper::pool() {
     if (!read_at(&entry, sizeof entry, layout->regions_offset + i * sizeof entry)) break;
     if (entry.state == 0) continue;
     Record line;
-    line.number("slot", i).number("region", entry.id).text("state", entry.state <= 2 ? kStates[entry.state] : "unknown");
-    line.number("offset", entry.offset).number("length", entry.length).text("file_system", uuid_text(entry.file_system));
+    line.number("slot", i)
+        .number("region", entry.id)
+        .text("state", entry.state <= 2 ? kStates[entry.state] : "unknown");
+    line.number("offset", entry.offset)
+        .number("length", entry.length)
+        .text("file_system", uuid_text(entry.file_system));
     line.number("tag", entry.tag).number("generation", entry.generation).text("key", secret(entry.key));
     if (entry.crc != checksum(entry)) line.text("error", "the checksum does not match");
     output_.write(line);

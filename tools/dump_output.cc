@@ -25,8 +25,10 @@ void Output::write(const Record& record) {
     Json json;
     json.begin_object();
     for (const auto& [name, value] : record.fields_) {
-      if (const auto* number = std::get_if<std::uint64_t>(&value)) json.field(name, *number);
-      else json.field(name, std::get<std::string>(value));
+      if (const auto* number = std::get_if<std::uint64_t>(&value))
+        json.field(name, *number);
+      else
+        json.field(name, std::get<std::string>(value));
     }
     json.end_object();
     line = (first_ ? "[\n" : ",\n") + json.text();
@@ -34,8 +36,10 @@ void Output::write(const Record& record) {
     for (const auto& [name, value] : record.fields_) {
       if (!line.empty()) line += "  ";
       line += name + " ";
-      if (const auto* number = std::get_if<std::uint64_t>(&value)) line += std::to_string(*number);
-      else line += cli::printable(std::get<std::string>(value));
+      if (const auto* number = std::get_if<std::uint64_t>(&value))
+        line += std::to_string(*number);
+      else
+        line += cli::printable(std::get<std::string>(value));
     }
     line += '\n';
   }
@@ -73,9 +77,8 @@ std::string time_text(std::int64_t seconds, std::uint32_t nanoseconds) {
 
 std::string mode_text(std::uint32_t mode) {
   std::string text = "?rwxrwxrwx";
-  static constexpr std::pair<std::uint32_t, char> kTypes[] = {{S_IFREG, '-'}, {S_IFDIR, 'd'}, {S_IFLNK, 'l'},
-                                                              {S_IFCHR, 'c'}, {S_IFBLK, 'b'}, {S_IFIFO, 'p'},
-                                                              {S_IFSOCK, 's'}};
+  static constexpr std::pair<std::uint32_t, char> kTypes[] = {
+      {S_IFREG, '-'}, {S_IFDIR, 'd'}, {S_IFLNK, 'l'}, {S_IFCHR, 'c'}, {S_IFBLK, 'b'}, {S_IFIFO, 'p'}, {S_IFSOCK, 's'}};
   for (const auto& [type, letter] : kTypes) {
     if ((mode & S_IFMT) == type) text[0] = letter;
   }

@@ -45,13 +45,13 @@ Error local(const std::string& path, int number) {
 
 struct OldFileSystem {
   Superblock superblock;
-  bool interrupted = false;   // read from superblock.old
+  bool interrupted = false;  // read from superblock.old
 };
 
 struct Survey {
-  bool missing = false;                 // the directory is to be made
-  bool holds_file_system = false;       // there is a superblock (perhaps a damaged one)
-  std::optional<OldFileSystem> old;     // readable
+  bool missing = false;              // the directory is to be made
+  bool holds_file_system = false;    // there is a superblock (perhaps a damaged one)
+  std::optional<OldFileSystem> old;  // readable
 };
 
 Result<void> check_options(const FormatOptions& o) {
@@ -110,7 +110,8 @@ Result<Survey> survey(const FormatOptions& o) {
   auto loaded = load_superblock(o.directory);
   found.holds_file_system = loaded.ok() || loaded.error().code != Errc::kNotFormatted;
   if (found.holds_file_system && !o.force) {
-    return Error(Errc::kExists, kWhere, o.directory + " holds an rmemfs file system already; --force makes a new one in its place");
+    return Error(Errc::kExists, kWhere,
+                 o.directory + " holds an rmemfs file system already; --force makes a new one in its place");
   }
   if (loaded.ok()) {
     found.old = OldFileSystem{std::move(*loaded)};
@@ -179,7 +180,8 @@ Result<void> sync_directory(const std::string& path) {
   return success();
 }
 
-// What the replaced file system had leased. A node that cannot be told keeps it until it is told by rmemctl or restarted.
+// What the replaced file system had leased. A node that cannot be told keeps it until it is told by rmemctl or
+// restarted.
 void release_old(const FormatOptions& o, const Superblock& old, FormatReport& report) {
   const FileSystemIdentity who{old.uuid, old.key, old.epoch};
   for (const NodeRecord& record : old.nodes) {
@@ -258,7 +260,8 @@ Superblock new_superblock(const FormatOptions& o) {
 Result<Uuid> format_file_system(const FormatOptions& given, FormatReport* report_out) {
   FormatOptions options = given;
   // The superblock's relative path would be one in the metadata directory.
-  if (!options.journal_path.empty()) options.journal_path = fs::absolute(options.journal_path).lexically_normal().string();
+  if (!options.journal_path.empty())
+    options.journal_path = fs::absolute(options.journal_path).lexically_normal().string();
   FormatReport discarded;
   FormatReport& report = report_out != nullptr ? *report_out : discarded;
   report = {};

@@ -110,15 +110,14 @@ void print_lost_files(const CheckReport& report) {
   std::printf("%zu file%s with data in memory that is gone; reading there is an error:\n", report.lost_files.size(),
               report.lost_files.size() == 1 ? "" : "s");
   for (const LostFile& file : report.lost_files) {
-    const std::string name = file.path.empty() ? "inode " + std::to_string(file.ino.value()) : cli::printable(file.path);
+    const std::string name =
+        file.path.empty() ? "inode " + std::to_string(file.ino.value()) : cli::printable(file.path);
     std::printf("  %s: up to %s\n", name.c_str(), cli::format_size(file.bytes).c_str());
   }
 }
 
 void print_summary(const Arguments& arguments, const CheckReport& report) {
-  const char* verdict = report.found == 0          ? "clean"
-                        : report.uncorrected() != 0 ? "problems are left"
-                                                    : "repaired";
+  const char* verdict = report.found == 0 ? "clean" : report.uncorrected() != 0 ? "problems are left" : "repaired";
   if (report.cancelled) verdict = "cancelled";
   std::printf("%s: %s, %llu inodes (%llu directories, %llu orphans), %llu extents in %llu chunks, %s in use",
               cli::printable(arguments.directory).c_str(), verdict, static_cast<unsigned long long>(report.inodes),
@@ -217,16 +216,18 @@ int main(int argc, char** argv) {
   CheckOptions options;
   options.directory = arguments.directory;
   options.cancelled = &g_cancelled;
-  options.answers = asks ? Answers::kAsk
-                         : (arguments.none ? Answers::kNone : (arguments.safe ? Answers::kSafe : Answers::kAll));
+  options.answers =
+      asks ? Answers::kAsk : (arguments.none ? Answers::kNone : (arguments.safe ? Answers::kSafe : Answers::kAll));
   options.ask = [&](const Problem& problem) { return questions.ask(problem); };
   options.progress = [&](CheckPass pass, unsigned done) { progress.show(pass, done); };
   const auto report = check_file_system(options);
   progress.clear();
   if (!report.ok()) return fail(arguments, report.error());
   const int status = status_of(*report);
-  if (arguments.json) std::puts(json_of(arguments, *report, status).c_str());
-  else print_text(arguments, *report, asks);
+  if (arguments.json)
+    std::puts(json_of(arguments, *report, status).c_str());
+  else
+    print_text(arguments, *report, asks);
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     cli::print_error(kProgram, "the report could not be written");
     return kOperational;

@@ -2,8 +2,8 @@
 // -fsanitize=address -fsanitize-coverage=trace-pc, and this file is the rest of a small coverage-guided fuzzer.
 //
 // It understands what run.sh gives to libFuzzer: -max_total_time=SECONDS, -artifact_prefix=PATH, -seed=NUMBER, and
-// folders with examples; other options are ignored. An input that reaches an edge of the code for the first time is kept
-// and changed further. The input that crashes is written to PATHcrash-input.
+// folders with examples; other options are ignored. An input that reaches an edge of the code for the first time is
+// kept and changed further. The input that crashes is written to PATHcrash-input.
 #include <fcntl.h>
 #include <sanitizer/common_interface_defs.h>
 #include <signal.h>
@@ -20,6 +20,8 @@
 #include <random>
 #include <string>
 #include <vector>
+
+#include "util/log.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
@@ -84,7 +86,9 @@ class Corpus {
 
   std::uint64_t runs() const { return runs_; }
   std::size_t kept() const { return inputs_.size(); }
-  std::size_t edges() const { return static_cast<std::size_t>(std::count_if(seen_.begin(), seen_.end(), [](auto s) { return s != 0; })); }
+  std::size_t edges() const {
+    return static_cast<std::size_t>(std::count_if(seen_.begin(), seen_.end(), [](auto s) { return s != 0; }));
+  }
 
  private:
   void change(std::string& input) {
@@ -147,12 +151,17 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     const auto value = [&](const char* name) { return argument.substr(std::strlen(name)); };
-    if (argument.starts_with("-max_total_time=")) seconds = std::stoull(value("-max_total_time="));
-    else if (argument.starts_with("-seed=")) seed = std::stoull(value("-seed="));
-    else if (argument.starts_with("-artifact_prefix=")) g_artifact = value("-artifact_prefix=");
-    else if (!argument.starts_with("-")) folders.push_back(argument);
+    if (argument.starts_with("-max_total_time="))
+      seconds = std::stoull(value("-max_total_time="));
+    else if (argument.starts_with("-seed="))
+      seed = std::stoull(value("-seed="));
+    else if (argument.starts_with("-artifact_prefix="))
+      g_artifact = value("-artifact_prefix=");
+    else if (!argument.starts_with("-"))
+      folders.push_back(argument);
   }
   g_artifact += "crash-input";
+  rmemfs::log::set_level(rmemfs::log::Level::kOff);  // damaged input is what every run is made of
   std::fprintf(stderr, "seed %llu\n", static_cast<unsigned long long>(seed));
   for (int number : {SIGABRT, SIGALRM}) ::signal(number, on_signal);
   __sanitizer_set_death_callback(save_input);

@@ -1,8 +1,8 @@
 // The checker's passes on a small file system whose records are changed at will: they do not crash, -n finds what -y
 // repairs, and after a repair nothing is found.
 //
-// Input: a sequence of changes, each 4 bytes {what, which record, where, value} and then what it needs. The store is a map
-// in memory, so that thousands of file systems are checked in a second.
+// Input: a sequence of changes, each 4 bytes {what, which record, where, value} and then what it needs. The store is a
+// map in memory, so that thousands of file systems are checked in a second.
 #include <dirent.h>
 #include <sys/stat.h>
 
@@ -43,8 +43,10 @@ class MapStore final : public Metastore {
   Result<void> apply(std::span<const Modification> modifications, CommitId) override {
     for (const Modification& m : modifications) {
       CHECK(m.kind != ModificationKind::kMerge);
-      if (m.kind == ModificationKind::kPut) records_[std::string(m.key)] = std::string(m.value);
-      else records_.erase(std::string(m.key));
+      if (m.kind == ModificationKind::kPut)
+        records_[std::string(m.key)] = std::string(m.value);
+      else
+        records_.erase(std::string(m.key));
     }
     return success();
   }
@@ -186,7 +188,9 @@ void change_value(std::string& value, unsigned what, std::uint8_t where, std::ui
   if (what == 1) value[where % value.size()] ^= static_cast<char>(1u << to % 8);
   if (what == 2) value.resize(where % (value.size() + 1));
   if (what == 3 && value.size() >= 8) {
-    const std::uint64_t number = to >= 250 ? std::uint64_t{1} << (to - 190) : to >= 128 ? (to - 128u) * kBlockBytes : to;
+    const std::uint64_t number = to >= 250   ? std::uint64_t{1} << (to - 190)
+                                 : to >= 128 ? (to - 128u) * kBlockBytes
+                                             : to;
     std::memcpy(&value[where % (value.size() / 8) * 8], &number, 8);
   }
 }
@@ -201,10 +205,14 @@ void apply_changes(World& world, ByteReader input) {
     auto record = std::next(world.records.begin(), static_cast<std::ptrdiff_t>(which % world.records.size()));
     std::string key = record->first, value = record->second;
     switch (what) {
-      case 0: world.records.erase(record); break;
+      case 0:
+        world.records.erase(record);
+        break;
       case 1:
       case 2:
-      case 3: change_value(record->second, what, where, to); break;
+      case 3:
+        change_value(record->second, what, where, to);
+        break;
       case 4:
         key[where % key.size()] = static_cast<char>(to);
         world.records[key] = value;
@@ -216,17 +224,22 @@ void apply_changes(World& world, ByteReader input) {
         break;
       case 6: {
         static constexpr char kFamilies[] = "IDSEOCBM";
-        key = kFamilies[where % 8] + std::string(as_text(input.take_bytes(std::min<std::size_t>(to % 32, input.remaining()))));
+        key = kFamilies[where % 8] +
+              std::string(as_text(input.take_bytes(std::min<std::size_t>(to % 32, input.remaining()))));
         world.records[key] = value;
         break;
       }
       default:
         if (world.leases.empty()) break;
         LeasedRegion& lease = world.leases[which % world.leases.size()];
-        if (where % 4 == 0) lease.tag = to;
-        else if (where % 4 == 1) lease.length_bytes = to * std::uint64_t{kBlockBytes};
-        else if (where % 4 == 2) lease.generation = Generation(to);
-        else world.leases.erase(world.leases.begin() + static_cast<std::ptrdiff_t>(which % world.leases.size()));
+        if (where % 4 == 0)
+          lease.tag = to;
+        else if (where % 4 == 1)
+          lease.length_bytes = to * std::uint64_t{kBlockBytes};
+        else if (where % 4 == 2)
+          lease.generation = Generation(to);
+        else
+          world.leases.erase(world.leases.begin() + static_cast<std::ptrdiff_t>(which % world.leases.size()));
     }
   }
 }

@@ -59,10 +59,14 @@ void mutate(Editor& editor, std::mt19937_64& random) {
   auto [key, value] = records[random() % records.size()];
   if (key == singleton_key("uuid") || key == singleton_key("applied")) return;
   switch (random() % 5) {
-    case 0: editor.erase(key); return;
+    case 0:
+      editor.erase(key);
+      return;
     case 1:
-      if (value.empty()) value = "z";
-      else value.resize(random() % value.size());
+      if (value.empty())
+        value = "z";
+      else
+        value.resize(random() % value.size());
       break;
     case 2: {
       std::string other = key;

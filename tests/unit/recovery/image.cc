@@ -19,7 +19,9 @@ constexpr std::uint64_t kChunkBytes = 1u << 20;
 class DirectClient final : public NodeClient {
  public:
   explicit DirectClient(TestNode& node) : node_(node) {}
-  Result<NodeDescription> describe(std::uint32_t) override { return ask([&] { return service().describe(); }); }
+  Result<NodeDescription> describe(std::uint32_t) override {
+    return ask([&] { return service().describe(); });
+  }
   Result<LeasedRegion> lease(const FileSystemIdentity& who, std::uint64_t length, std::uint64_t minimum,
                              std::uint64_t tag, std::uint32_t) override {
     return ask([&] { return service().lease(who, length, minimum, tag, "test"); });
@@ -33,7 +35,9 @@ class DirectClient final : public NodeClient {
   Result<void> fence(const FileSystemIdentity& who, std::uint32_t) override {
     return ask([&] { return service().fence(who, "test"); });
   }
-  Result<Generation> heartbeat(std::uint32_t) override { return ask([&] { return service().heartbeat(); }); }
+  Result<Generation> heartbeat(std::uint32_t) override {
+    return ask([&] { return service().heartbeat(); });
+  }
 
  private:
   MemoryNode& service() { return node_.service(); }

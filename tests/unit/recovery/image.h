@@ -1,5 +1,5 @@
-// What the checker's tests stand on: a small file system in /tmp, made by the real manager, journal and store, with real
-// memory nodes in this process; and the means to damage its records one by one.
+// What the checker's tests stand on: a small file system in /tmp, made by the real manager, journal and store, with
+// real memory nodes in this process; and the means to damage its records one by one.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// One case per problem code: the sound image is damaged in exactly that way. Read only the damage is found and nothing is
-// changed; -y repairs it; then nothing is found, and the file system can be mounted.
+// One case per problem code: the sound image is damaged in exactly that way. Read only the damage is found and nothing
+// is changed; -y repairs it; then nothing is found, and the file system can be mounted.
 #define BOOST_TEST_DYN_LINK
 #include <boost/test/data/monomorphic.hpp>
 #include <boost/test/data/test_case.hpp>
@@ -10,8 +10,10 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <functional>
 #include <set>
+#include <sstream>
 
 #include "image.h"
 
@@ -21,7 +23,7 @@ namespace {
 struct Damage {
   ProblemCode code;
   std::function<void(Image&)> inflict;
-  std::vector<ProblemCode> also = {};   // that this damage cannot be without
+  std::vector<ProblemCode> also = {};  // that this damage cannot be without
 };
 
 // Damage to the store alone.
@@ -222,8 +224,7 @@ std::vector<Damage> extent_damages() {
                  record.region.key = AccessKey::random();
                  e.put(chunk_key(id), encode(record));
                }),
-      in_store(ProblemCode::kExtentDamaged,
-               [](Editor& e, const Tree& t) { e.put(extent_key(t.a, 1u << 20), "bad"); }),
+      in_store(ProblemCode::kExtentDamaged, [](Editor& e, const Tree& t) { e.put(extent_key(t.a, 1u << 20), "bad"); }),
       in_store(ProblemCode::kExtentDamaged,
                [](Editor& e, const Tree& t) {
                  Extent extent = e.extents(t.f).front().second;
@@ -341,8 +342,8 @@ std::vector<Damage> node_damages() {
 
 std::vector<Damage> all_damages() {
   std::vector<Damage> all;
-  for (auto family : {journal_damages, inode_damages, name_damages, extent_damages, space_damages, orphan_damages,
-                      node_damages}) {
+  for (auto family :
+       {journal_damages, inode_damages, name_damages, extent_damages, space_damages, orphan_damages, node_damages}) {
     for (Damage& damage : family()) all.push_back(std::move(damage));
   }
   return all;
@@ -422,6 +423,17 @@ BOOST_AUTO_TEST_CASE(every_code_of_the_table_has_a_case) {
   for (const Damage& damage : damages()) covered.insert(damage.code);
   for (const ProblemInfo& info : problem_table()) {
     BOOST_CHECK_MESSAGE(covered.contains(info.code), info.name << " has no case");
+  }
+}
+
+BOOST_AUTO_TEST_CASE(the_manual_page_lists_every_code) {
+  std::ostringstream page;
+  page << std::ifstream(RMEMFS_SOURCE_DIR "/man/fsck.rmemfs.8").rdbuf();
+  for (const ProblemInfo& info : problem_table()) {
+    char code[8];
+    std::snprintf(code, sizeof code, "0x%04x", static_cast<unsigned>(info.code));
+    const std::string entry = ".It Li " + std::string(code) + " Li " + std::string(info.name.substr(1));
+    BOOST_CHECK_MESSAGE(page.str().find(entry) != std::string::npos, entry << " is not in the manual page");
   }
 }
 
