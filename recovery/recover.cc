@@ -1,10 +1,10 @@
 // Order of the steps, each of which a crash may interrupt and the next recovery repeats with the same result:
 //   1  superblock            read
-//   2  metadata store        opened; its uuid must be the superblock's
-//   3  journal               committed transactions above the store's watermark are applied, the store made durable,
-//   the
+//   2  journal               its superblock is read: a missing, damaged or foreign one ends here, before anything changed
+//   3  metadata store        opened; its uuid must be the superblock's
+//   4  journal               committed transactions above the store's watermark are applied, the store made durable, the
 //                            journal's epoch stepped (recover_journal)
-//   4  superblock            mount epoch raised and stored, before any node hears of it: an epoch is never used twice
+//   5  superblock            mount epoch raised and stored, before any node hears of it: an epoch is never used twice
 // A read-only opening stops after laying the journal's transactions over the store in memory.
 #include "recovery/recover.h"
 
@@ -51,13 +51,14 @@ Result<RecoveredStore> recover(const std::string& directory, const RecoverOption
   RecoveredStore out;
   ASSIGN_OR_RETURN(out.superblock, load_superblock(directory));
   RETURN_IF_ERROR(check_features(out.superblock, options.read_only));
-  const auto mode = options.read_only ? Metastore::Mode::kReadOnly : Metastore::Mode::kReadWrite;
-  ASSIGN_OR_RETURN(out.metastore, Metastore::open(directory + "/db", mode, out.superblock.uuid, options.metastore));
-
   PmemOptions mapping;
   mapping.read_only = options.read_only;
   mapping.force_pmem = options.force_pmem;
   ASSIGN_OR_RETURN(auto memory, map_persistent(journal_path_of(directory, out.superblock), mapping));
+  // Every id is at or below this watermark, so that only the journal's own superblock can be found wrong.
+  RETURN_IF_ERROR(scan_journal(*memory, out.superblock.uuid, CommitId(UINT64_MAX)));
+  const auto mode = options.read_only ? Metastore::Mode::kReadOnly : Metastore::Mode::kReadWrite;
+  ASSIGN_OR_RETURN(out.metastore, Metastore::open(directory + "/db", mode, out.superblock.uuid, options.metastore));
   if (options.read_only) {
     ASSIGN_OR_RETURN(out.report, replay_in_memory(*memory, out.superblock, *out.metastore, options.accept_gap));
     return out;

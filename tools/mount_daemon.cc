@@ -20,12 +20,14 @@
 #include "recovery/recover.h"
 #include "tools/format_file_system.h"
 #include "tools/lost_files.h"
+#include "tools/node_check.h"
 #include "util/log.h"
 
 namespace rmemfs {
 namespace {
 
 constexpr std::uint32_t kBusyUnmountMs = 5000;  // how long SIGTERM waits for open files after detaching the mount
+constexpr std::uint32_t kNodeCheckMs = 3000;    // how long a node may take to answer before it is called unreachable
 constexpr std::size_t kLostFilesLimit = 10000;
 
 // Wakes the main thread from lanes and helper threads.
@@ -151,6 +153,9 @@ Result<void> MountDaemon::open() {
   ASSIGN_OR_RETURN(lock_, lock_directory(job_.directory, LockMode::kExclusive, purpose));
 
   const MountOptions& options = job_.options;
+  ASSIGN_OR_RETURN(const Superblock superblock, load_superblock(job_.directory));
+  RETURN_IF_ERROR(
+      check_nodes(job_.directory, superblock, options.degraded, std::min(options.deadline_ms, kNodeCheckMs)));
   RecoverOptions recovery;
   ManagerOptions manager;
   if (options.cache_bytes) {

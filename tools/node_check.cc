@@ -1,0 +1,43 @@
+#include "tools/node_check.h"
+
+#include <thread>
+#include <vector>
+
+#include "control/node_client.h"
+
+namespace rmemfs {
+namespace {
+
+Result<void> check_node(const std::string& address, const FileSystemIdentity& identity, std::uint32_t timeout_ms) {
+  ASSIGN_OR_RETURN(const auto client, NodeClient::make(address));
+  RETURN_IF_ERROR(client->describe(timeout_ms));
+  // Listing needs the key and an epoch that is not behind, and changes nothing.
+  RETURN_IF_ERROR(client->list(identity, timeout_ms));
+  return success();
+}
+
+}  // namespace
+
+Result<void> check_nodes(const std::string& directory, const Superblock& superblock, bool degraded,
+                         std::uint32_t timeout_ms) {
+  const FileSystemIdentity identity{superblock.uuid, superblock.key, superblock.epoch};
+  std::vector<std::string> addresses;
+  for (const NodeRecord& node : superblock.nodes) addresses.push_back(node_address_of(directory, node));
+  std::vector<Result<void>> outcomes(addresses.size());
+  {
+    std::vector<std::jthread> threads;
+    for (std::size_t i = 0; i < addresses.size(); ++i) {
+      threads.emplace_back([&, i] { outcomes[i] = check_node(addresses[i], identity, timeout_ms); });
+    }
+  }
+  for (std::size_t i = 0; i < addresses.size(); ++i) {
+    if (outcomes[i].ok()) continue;
+    const Errc code = outcomes[i].error().code;
+    const bool silent = code == Errc::kUnreachable || code == Errc::kDeadline;
+    if (silent && degraded) continue;
+    return Error(silent ? Errc::kUnreachable : code, "mount", "memory node " + addresses[i]);
+  }
+  return success();
+}
+
+}  // namespace rmemfs
