@@ -23,7 +23,7 @@ say "rsync -c finds nothing to do on a copy, and mends a changed one"
 rsync -a "$include/" "$MNT/rsync/"
 changed=$(rsync -acni "$include/" "$MNT/rsync/")
 [ -z "$changed" ] || fail "rsync -c would copy again: $changed"
-first=$(cd "$MNT/rsync" && find . -type f | sort | head -n 1)
+first=$(cd "$MNT/rsync" && find . -type f | sort | sed -n 1p)
 printf 'x' | dd of="$MNT/rsync/$first" bs=1 conv=notrunc status=none
 rsync -acO "$include/" "$MNT/rsync/"
 cmp "$include/$first" "$MNT/rsync/$first" || fail "rsync -c did not mend $first"
