@@ -54,6 +54,9 @@ Error DataPath::note_failure(const ConnectionSet& connections, const OperationBa
     const_cast<ConnectionSet&>(connections).counters.add(Counter::kRemoteFailed);
     if (item.operation.error == Errc::kRegionLost) manager_.chunk_lost(*item.chunk);
     if (item.operation.error == Errc::kFenced) manager_.fenced();
+    if (item.operation.error == Errc::kDeadline || item.operation.error == Errc::kUnreachable) {
+      manager_.node_unreachable(item.chunk->node);
+    }
     if (first) error.code = item.operation.error;
     first = false;
   }

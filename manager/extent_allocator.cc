@@ -74,9 +74,36 @@ void ExtentAllocator::drop_chunk(ChunkId chunk) {
   MutexLock lock(mutex_);
   const auto it = chunks_.find(chunk.value());
   if (it == chunks_.end() || it->second->dropped) return;
+  if (!it->second->suspended) discount(it->first, *it->second);
   it->second->dropped = true;
-  free_ -= it->second->free;
-  with_room_.erase(chunk.value());
+}
+
+void ExtentAllocator::suspend_chunk(ChunkId chunk) {
+  MutexLock lock(mutex_);
+  const auto it = chunks_.find(chunk.value());
+  if (it == chunks_.end() || it->second->suspended) return;
+  if (!it->second->dropped) discount(it->first, *it->second);
+  it->second->suspended = true;
+}
+
+void ExtentAllocator::resume_chunk(ChunkId chunk) {
+  MutexLock lock(mutex_);
+  const auto it = chunks_.find(chunk.value());
+  if (it == chunks_.end() || !it->second->suspended) return;
+  it->second->suspended = false;
+  if (!it->second->dropped) count(it->first, *it->second);
+}
+
+void ExtentAllocator::count(std::uint64_t chunk, const Space& space) {
+  free_ += space.free;
+  pending_blocks_ += space.pending;
+  if (space.free != 0) with_room_.insert(chunk);
+}
+
+void ExtentAllocator::discount(std::uint64_t chunk, const Space& space) {
+  free_ -= space.free;
+  pending_blocks_ -= space.pending;
+  with_room_.erase(chunk);
 }
 
 void ExtentAllocator::take(std::uint64_t chunk, Space& space, std::uint32_t first, std::uint32_t count) {
@@ -118,7 +145,7 @@ bool ExtentAllocator::allocate(std::uint64_t blocks, const SpaceHint& hint, std:
   if (blocks > free_) return false;
   if (hint.chunk.value() != 0 && blocks != 0) {
     const auto it = chunks_.find(hint.chunk.value());
-    if (it != chunks_.end() && !it->second->dropped && hint.block < it->second->blocks) {
+    if (it != chunks_.end() && it->second->counts() && hint.block < it->second->blocks) {
       Space& space = *it->second;
       const auto limit = static_cast<std::uint32_t>(std::min<std::uint64_t>(space.blocks, hint.block + blocks));
       const std::uint32_t count = find_bit(space.used, hint.block, limit, true) - hint.block;
@@ -162,7 +189,7 @@ void ExtentAllocator::give_back(const SpaceRun& run) {
     }
   }
   space.free += freed;
-  if (space.dropped) return;
+  if (!space.counts()) return;
   free_ += freed;
   if (space.free != 0) with_room_.insert(run.chunk.value());
 }
@@ -175,8 +202,11 @@ void ExtentAllocator::release(std::span<const SpaceRun> runs) {
 void ExtentAllocator::free_after(std::span<const SpaceRun> runs, CommitId id) {
   MutexLock lock(mutex_);
   for (const SpaceRun& run : runs) {
+    const auto it = chunks_.find(run.chunk.value());
+    CHECK(it != chunks_.end());
     pending_.emplace(id, run);
-    pending_blocks_ += run.count;
+    it->second->pending += run.count;
+    if (it->second->counts()) pending_blocks_ += run.count;
   }
 }
 
@@ -185,7 +215,9 @@ void ExtentAllocator::persisted(CommitId id) {
   while (!pending_.empty() && pending_.begin()->first <= id) {
     const SpaceRun run = pending_.begin()->second;
     pending_.erase(pending_.begin());
-    pending_blocks_ -= run.count;
+    Space& space = *chunks_.at(run.chunk.value());
+    space.pending -= run.count;
+    if (space.counts()) pending_blocks_ -= run.count;
     give_back(run);
   }
 }

@@ -7,7 +7,10 @@
 //       with another file's bytes in it.
 //   A3  A quarantined block never becomes free while this object lives.
 //   A4  A dropped (lost) chunk gives out nothing and counts for nothing.
-//   A5  free_blocks() is the number of clear bits of chunks that are not dropped; so allocate() gives all or nothing.
+//   A5  free_blocks() is the number of clear bits of chunks that are neither dropped nor suspended; so allocate() gives
+//       all or nothing. pending_blocks() counts the same chunks.
+//   A6  A suspended chunk (its node is silent) gives out nothing and its free and pending blocks do not count. What is
+//       freed in it meanwhile is remembered, and counts again when it is resumed. A dropped chunk stays dropped.
 // The bitmaps in the store are changed by whoever commits; a reservation is in memory only, and a crash gives it back.
 // Cost: independent of the number of chunks (an ordered set holds those with room; the search looks into a few).
 // Thread-safe. Rank kAllocator. Never blocks.
@@ -46,6 +49,9 @@ class ExtentAllocator {
   // `bitmap` as stored (it may be shorter than the chunk). kCorrupt: bits beyond the chunk, or a chunk that is there.
   Result<void> add_chunk(ChunkId chunk, std::uint32_t blocks, std::string_view bitmap);
   void drop_chunk(ChunkId chunk);
+  // Both may be repeated, and do nothing to a chunk that is unknown.
+  void suspend_chunk(ChunkId chunk);
+  void resume_chunk(ChunkId chunk);
 
   // Reserves `blocks`, in as few runs as it finds quickly. False (and nothing reserved) when fewer are free.
   bool allocate(std::uint64_t blocks, const SpaceHint& hint, std::vector<SpaceRun>& runs);
@@ -68,7 +74,10 @@ class ExtentAllocator {
     std::uint32_t blocks = 0;
     std::uint32_t free = 0;
     std::uint32_t next = 0;  // where the next file starts
+    std::uint64_t pending = 0;  // blocks
     bool dropped = false;
+    bool suspended = false;
+    bool counts() const { return !dropped && !suspended; }
     std::vector<std::uint64_t> used;
     std::vector<std::uint64_t> quarantined;  // empty: none
   };
@@ -80,6 +89,8 @@ class ExtentAllocator {
   Found pick(std::uint64_t want);
   void take(std::uint64_t chunk, Space& space, std::uint32_t first, std::uint32_t count);
   void give_back(const SpaceRun& run);
+  void count(std::uint64_t chunk, const Space& space);
+  void discount(std::uint64_t chunk, const Space& space);
 
   mutable Mutex mutex_{LockRank::kAllocator};
   // Guarded by mutex_:

@@ -85,8 +85,8 @@ struct DirectoryCursor {
 enum class RenameMode : std::uint8_t { kReplace, kNoReplace, kExchange };
 
 struct SpaceStatistics {
-  std::uint64_t total_bytes = 0;  // leased, plus what the reachable nodes could still lend
-  std::uint64_t free_bytes = 0;
+  std::uint64_t total_bytes = 0;  // leased and not lost, plus what the reachable nodes could still lend
+  std::uint64_t free_bytes = 0;   // on the reachable nodes
   std::uint64_t inodes = 0;
   std::uint64_t lost_bytes = 0;
 };
@@ -155,7 +155,10 @@ class Manager {
   // others; from the old end (rounded down) to UINT64_MAX when the size changes or space is freed.
   // Where [offset, offset+length) is: pieces in order, covering it exactly. Does not look at the size.
   virtual Result<Pieces> map(Inode& inode, std::uint64_t offset, std::uint64_t length) = 0;
-  // kNoSpace before anything is changed; may lease chunks and force freed space out of its quarantine.
+  // kNoSpace before anything is changed; may lease chunks and force freed space out of its quarantine. New blocks are
+  // on nodes that answer. When those have no room while some node is unreachable, the error is kUnreachable, not
+  // kNoSpace: nobody can say that the file system is full. It comes once the node has been silent for the deadline;
+  // until then the call waits for it, so that a node may be restarted under a writer.
   virtual Task<Result<WritePlan>> plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length) = 0;
   // After the data is in place: extents, size (grows to offset+length), times in one transaction.
   // `clear_set_id`: drop S_ISUID/S_ISGID as POSIX asks of a write by an unprivileged user.
@@ -191,6 +194,9 @@ class Manager {
   virtual std::vector<NodeStatus> nodes() = 0;
   virtual std::string address(NodeId node) const = 0;
   virtual NodeHealth health(NodeId node) const = 0;  // an atomic read
+  // The data path saw a deadline or a broken link. Any lane; never waits. The node is asked at once, and gives out no
+  // space if it does not answer; the heartbeat decides when it is back.
+  virtual void node_unreachable(NodeId node) = 0;
   // The data path saw kRegionLost: marks the chunk lost (committed in the background), at once for readers.
   virtual void chunk_lost(const Chunk& chunk) = 0;
   // A node fenced us: a newer mount has taken over. Everything fails with kFenced from now on.

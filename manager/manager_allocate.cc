@@ -98,7 +98,15 @@ Task<Result<void>> ManagerImpl::allocate(InodeRef inode, std::uint64_t offset, s
                    if (extent == nullptr) missing += to - from;
                  });
   }
-  if (missing > space().free_bytes) co_return Error(Errc::kNoSpace, "allocate");
+  const TimePoint limit = deadline_after_ms(nodes_->deadline_ms());
+  for (;;) {
+    const std::uint64_t returns = nodes_->returns();
+    const bool silent = nodes_->any_silent();
+    if (missing <= space().free_bytes) break;
+    if (!silent) co_return Error(Errc::kNoSpace, "allocate");
+    const bool returned = co_await nodes_->await_return(returns, limit);
+    if (!returned) co_return Error(Errc::kUnreachable, "allocate");
+  }
 
   for (std::uint64_t at = round_down_block(offset); at < end;) {
     const std::uint64_t stop = std::min(end, at + kStepBytes);

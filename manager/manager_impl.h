@@ -78,6 +78,7 @@ class ManagerImpl final : public Manager {
   std::vector<NodeStatus> nodes() override;
   std::string address(NodeId node) const override;
   NodeHealth health(NodeId node) const override;
+  void node_unreachable(NodeId node) override { nodes_->ask_soon(node); }
   void chunk_lost(const Chunk& chunk) override;
   void fenced() override;
   bool is_fenced() const override { return fenced_.load(std::memory_order_acquire); }
@@ -142,6 +143,7 @@ class ManagerImpl final : public Manager {
   void lease_ahead();
   void reconcile_leases(Node& node);  // blocks
   void compare_generation(Node& node, Generation generation, std::uint64_t chunks_before);
+  void suspend_chunks(const Node& node, bool suspended);
   void record_lost(std::vector<Chunk*> lost);
   void in_background(std::function<void()> work);
 

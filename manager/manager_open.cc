@@ -115,6 +115,7 @@ Result<void> ManagerImpl::start() {
   hooks.answered = [this](Node& node, Generation generation, std::uint64_t mark) {
     compare_generation(node, generation, mark);
   };
+  hooks.suspend = [this](const Node& node, bool suspended) { suspend_chunks(node, suspended); };
   nodes_->start(std::move(hooks));
   lease_ahead();
   return success();

@@ -3,6 +3,8 @@
 // A chunk is leased by one thread at a time, under lease_mutex_, on helper threads only. Its number is the lease's tag.
 // A crash between the lease and the commit of the chunk leaves a lease that the chunk map does not know: the next mount
 // finds it in the node's list and releases it.
+//
+// The chunks of a node that does not answer are suspended: new data goes to the other nodes.
 #include <algorithm>
 
 #include "manager/manager_impl.h"
@@ -27,6 +29,7 @@ Result<void> check_lease(const LeasedRegion& region, std::uint64_t minimum, std:
 
 Task<Result<std::vector<SpaceRun>>> ManagerImpl::reserve_space(std::uint64_t blocks, SpaceHint hint) {
   std::vector<SpaceRun> runs;
+  const TimePoint limit = deadline_after_ms(nodes_->deadline_ms());
   for (int round = 0; round < kSpaceRounds; ++round) {
     if (allocator_->allocate(blocks, hint, runs)) co_return runs;
     // Freed space first: it waits only for its transaction to be persistent.
@@ -35,12 +38,15 @@ Task<Result<std::vector<SpaceRun>>> ManagerImpl::reserve_space(std::uint64_t blo
       allocator_->persisted(journal_.persisted_id());
       if (allocator_->allocate(blocks, hint, runs)) co_return runs;
     }
+    const std::uint64_t returns = nodes_->returns();
     const auto lease = [this, blocks] { return lease_until(blocks); };
     const Result<void> leased = co_await pool_.run(lease);
     if (leased.ok()) continue;
     if (allocator_->allocate(blocks, hint, runs)) co_return runs;
     if (allocator_->newest_pending() != CommitId()) continue;  // somebody freed something meanwhile
-    co_return leased.error();
+    if (leased.error().code != Errc::kUnreachable) co_return leased.error();
+    const bool returned = co_await nodes_->await_return(returns, limit);
+    if (!returned) co_return leased.error();
   }
   co_return Error(Errc::kNoSpace, "write");
 }
@@ -49,11 +55,10 @@ Result<void> ManagerImpl::lease_until(std::uint64_t free_blocks) {
   std::lock_guard lock(lease_mutex_);
   while (allocator_->free_blocks() < free_blocks) {
     RETURN_IF_ERROR(writable());
+    bool silent = nodes_->any_silent();
     std::vector<Node*> candidates;
     for (const auto& node : nodes_->nodes()) {
-      const NodeHealth health = node->health.load(std::memory_order_relaxed);
-      const bool answers = health == NodeHealth::kAlive || health == NodeHealth::kRestartedEmpty;
-      if (answers && node->free_bytes.load(std::memory_order_relaxed) >= kMinChunkBytes)
+      if (node->answers() && node->free_bytes.load(std::memory_order_relaxed) >= kMinChunkBytes)
         candidates.push_back(node.get());
     }
     std::sort(candidates.begin(), candidates.end(), [](const Node* a, const Node* b) {
@@ -61,6 +66,7 @@ Result<void> ManagerImpl::lease_until(std::uint64_t free_blocks) {
     });
     bool leased = false;
     for (Node* node : candidates) {
+      if (!node->answers()) continue;  // it fell silent while another one was asked
       const Result<void> outcome = lease_from(*node);
       if (outcome.ok()) {
         leased = true;
@@ -71,8 +77,9 @@ Result<void> ManagerImpl::lease_until(std::uint64_t free_blocks) {
         return outcome;
       }
       if (outcome.error().code == Errc::kJournalFull || outcome.error().code == Errc::kReadOnly) return outcome;
+      silent |= outcome.error().code == Errc::kUnreachable || outcome.error().code == Errc::kDeadline;
     }
-    if (!leased) return Error(Errc::kNoSpace, "lease");
+    if (!leased) return Error(silent ? Errc::kUnreachable : Errc::kNoSpace, "lease");
   }
   return success();
 }
@@ -119,6 +126,7 @@ Result<void> ManagerImpl::lease_from(Node& node) {
   RETURN_IF_ERROR(chunks_.add(id, record));
   next_chunk_.store(id.value() + 1, std::memory_order_release);
   RETURN_IF_ERROR(allocator_->add_chunk(id, static_cast<std::uint32_t>(leased->length_bytes / kBlockBytes), {}));
+  nodes_->settle(node);
   const std::uint64_t free = node.free_bytes.load(std::memory_order_relaxed);
   node.free_bytes.store(free - std::min(free, leased->length_bytes), std::memory_order_relaxed);
   return success();
@@ -182,6 +190,17 @@ void ManagerImpl::chunk_lost(const Chunk& chunk) {
   if (mine == nullptr || !chunks_.mark_lost(*mine)) return;
   allocator_->drop_chunk(mine->id);
   record_lost({mine});
+}
+
+void ManagerImpl::suspend_chunks(const Node& node, bool suspended) {
+  for (const Chunk* chunk : chunks_.all()) {
+    if (chunk->node != node.id) continue;
+    if (suspended) {
+      allocator_->suspend_chunk(chunk->id);
+    } else {
+      allocator_->resume_chunk(chunk->id);
+    }
+  }
 }
 
 void ManagerImpl::record_lost(std::vector<Chunk*> lost) {

@@ -10,6 +10,7 @@ namespace {
 constexpr std::uint32_t kFenceTimeoutMs = 3000;
 constexpr std::uint32_t kMinBeatTimeoutMs = 500;
 constexpr unsigned kBeatsPerDescription = 5;
+constexpr std::uint32_t kMinRestMs = 100;  // between two heartbeats of a node
 
 bool no_answer(Errc code) { return code == Errc::kUnreachable || code == Errc::kDeadline; }
 
@@ -47,23 +48,60 @@ Node* NodeSet::find(NodeId id) {
 std::uint64_t NodeSet::lendable_bytes() const {
   std::uint64_t total = 0;
   for (const auto& node : nodes_) {
-    const NodeHealth health = node->health.load(std::memory_order_relaxed);
-    if (health == NodeHealth::kUnreachable || health == NodeHealth::kUnknown) continue;
-    total += node->free_bytes.load(std::memory_order_relaxed);
+    if (node->answers()) total += node->free_bytes.load(std::memory_order_relaxed);
   }
   return total;
 }
 
+bool NodeSet::any_silent() const {
+  return std::any_of(nodes_.begin(), nodes_.end(), [](const auto& node) { return !node->answers(); });
+}
+
+Task<bool> NodeSet::await_return(std::uint64_t seen, TimePoint limit) {
+  MonoClock::rep answered = 0;
+  for (const auto& node : nodes_) {
+    if (!node->answers()) answered = std::max(answered, node->answered_at.load(std::memory_order_relaxed));
+  }
+  const TimePoint expected = TimePoint(MonoClock::duration(answered)) + std::chrono::milliseconds(deadline_ms_);
+  auto waiter = awaiting_return_.wait(std::min(limit, expected), [this, seen, until = std::min(limit, expected)] {
+    return returns() != seen || stopped_.load(std::memory_order_acquire) || MonoClock::now() >= until;
+  });
+  co_await waiter;
+  co_return returns() != seen;
+}
+
 void NodeSet::note(Node& node, const Result<void>& outcome) {
-  const NodeHealth before = node.health.load(std::memory_order_relaxed);
+  std::lock_guard lock(health_mutex_);
   if (!outcome.ok() && no_answer(outcome.error().code)) {
     node.health.store(NodeHealth::kUnreachable, std::memory_order_relaxed);
-    if (before != NodeHealth::kUnreachable) log::warn("memory node {} does not answer", node.address);
+    if (node.suspended) return;
+    log::warn("memory node {} does not answer", node.address);
+    node.suspended = true;
+    if (hooks_.suspend) hooks_.suspend(node, true);
     return;
   }
   node.answered_at.store(MonoClock::now().time_since_epoch().count(), std::memory_order_relaxed);
-  if (before == NodeHealth::kUnreachable) log::info("memory node {} answers again", node.address);
-  if (before != NodeHealth::kRestartedEmpty) node.health.store(NodeHealth::kAlive, std::memory_order_relaxed);
+  if (node.health.load(std::memory_order_relaxed) == NodeHealth::kUnknown)
+    node.health.store(NodeHealth::kAlive, std::memory_order_relaxed);
+}
+
+void NodeSet::is_back(Node& node) {
+  {
+    std::lock_guard lock(health_mutex_);
+    if (!node.suspended) return;
+    log::info("memory node {} answers again", node.address);
+    node.suspended = false;
+    hooks_.suspend(node, false);
+    if (node.health.load(std::memory_order_relaxed) == NodeHealth::kUnreachable)
+      node.health.store(NodeHealth::kAlive, std::memory_order_relaxed);
+    returns_.fetch_add(1, std::memory_order_acq_rel);
+  }
+  awaiting_return_.wake();
+}
+
+void NodeSet::settle(const Node& node) {
+  std::lock_guard lock(health_mutex_);
+  if (node.suspended) hooks_.suspend(node, true);
 }
 
 Result<NodeDescription> NodeSet::describe(Node& node, std::uint32_t timeout_ms) {
@@ -110,14 +148,32 @@ Result<void> NodeSet::fence_all() {
 }
 
 void NodeSet::start(Hooks hooks) {
-  hooks_ = std::move(hooks);
-  thread_ = std::jthread([this](std::stop_token stop) { beat(std::move(stop)); });
+  {
+    std::lock_guard lock(health_mutex_);
+    hooks_ = std::move(hooks);
+  }
+  for (const auto& node : nodes_) settle(*node);  // silent since the mount
+  for (const auto& node : nodes_) {
+    threads_.emplace_back([this, &node = *node](std::stop_token stop) { beat(std::move(stop), node); });
+  }
 }
 
 void NodeSet::stop() {
-  if (!thread_.joinable()) return;
-  thread_.request_stop();
-  thread_.join();
+  for (std::jthread& thread : threads_) thread.request_stop();
+  threads_.clear();  // joins
+  stopped_.store(true, std::memory_order_release);
+  awaiting_return_.wake();
+}
+
+void NodeSet::ask_soon(NodeId id) {
+  Node* const node = find(id);
+  if (node == nullptr || !node->answers()) return;  // a silent one is asked all the time
+  {
+    std::lock_guard lock(sleep_mutex_);
+    if (node->asked_for) return;
+    node->asked_for = true;
+  }
+  sleep_.notify_all();
 }
 
 void NodeSet::ask(Node& node, bool fully) {
@@ -136,19 +192,22 @@ void NodeSet::ask(Node& node, bool fully) {
     node.generation.store(generation.value(), std::memory_order_relaxed);
   }
   hooks_.answered(node, generation, mark);
+  is_back(node);
 }
 
-void NodeSet::beat(std::stop_token stop) {
-  for (unsigned beats = 1; !stop.stop_requested(); ++beats) {
+void NodeSet::beat(std::stop_token stop, Node& node) {
+  const std::uint32_t rest_ms = std::min(heartbeat_ms_, kMinRestMs);
+  for (unsigned beats = 1;; ++beats) {
     {
       std::unique_lock lock(sleep_mutex_);
-      sleep_.wait_for(lock, stop, std::chrono::milliseconds(heartbeat_ms_), [] { return false; });
+      sleep_.wait_for(lock, stop, std::chrono::milliseconds(rest_ms), [] { return false; });
+      sleep_.wait_for(lock, stop, std::chrono::milliseconds(heartbeat_ms_ - rest_ms),
+                      [&node] { return node.asked_for || !node.answers(); });
+      node.asked_for = false;
     }
-    for (const auto& node : nodes_) {
-      if (stop.stop_requested()) return;
-      const bool silent = node->health.load(std::memory_order_relaxed) == NodeHealth::kUnreachable;
-      ask(*node, silent || beats % kBeatsPerDescription == 0);
-    }
+    if (stop.stop_requested()) return;
+    ask(node, !node.answers() || beats % kBeatsPerDescription == 0);
+    awaiting_return_.expire(MonoClock::now());
   }
 }
 

@@ -1,7 +1,15 @@
 // The memory nodes of a file system: their control clients, what they last said of themselves, and the heartbeat.
 //
-// One thread asks each node in turn every heartbeat interval. Members of Node: constant (id, address, client), the rest
-// atomics. Calls to a node block up to the deadline: never on a lane.
+// One thread per node asks it every heartbeat interval, so that a silent node delays no other's turn. Calls to a node
+// block up to the deadline: never on a lane.
+//
+// Invariants:
+//   S1  One call without an answer makes a node kUnreachable. A heartbeat waits for a node to come back until its
+//       timeout, at least half a second; a node that is restarted in less is not noticed at all.
+//   S2  Only the node's own thread makes it answer again, after its chunks were compared with its generation: nothing
+//       is allocated in a chunk that the node has lost.
+//   S3  A node is suspended exactly while it is unreachable; both change under health_mutex_, and so does what the
+//       hook does about it. (A lost generation shows as kRestartedEmpty a moment before the node is resumed.)
 #pragma once
 
 #include <atomic>
@@ -17,10 +25,12 @@
 
 #include "control/node_client.h"
 #include "manager/manager.h"
+#include "util/executor.h"
 
 namespace rmemfs {
 
 struct Node {
+  // Constant.
   NodeId id;
   std::string address;
   std::unique_ptr<NodeClient> client;
@@ -33,7 +43,14 @@ struct Node {
   std::atomic<std::uint8_t> persist_method{0};
   std::atomic<MonoClock::rep> answered_at{0};  // since the clock's start; 0: never
 
-  Generation compared;  // the heartbeat's: chunks were compared with this generation
+  Generation compared;     // its thread's: chunks were compared with this generation
+  bool suspended = false;  // guarded by health_mutex_
+  bool asked_for = false;  // guarded by sleep_mutex_: the next heartbeat is due at once
+
+  bool answers() const {
+    const NodeHealth now = health.load(std::memory_order_relaxed);
+    return now == NodeHealth::kAlive || now == NodeHealth::kRestartedEmpty;
+  }
 };
 
 class NodeSet {
@@ -45,14 +62,28 @@ class NodeSet {
   // unless options.degraded.
   Result<void> fence_all();
 
-  // Called by the heartbeat thread with what a node answered. `before` returns a mark that is handed to `answered`
-  // afterwards: what was known when the question was asked.
+  // `answered` is called by a node's thread with what the node said. `before` returns a mark that is handed to it
+  // afterwards: what was known when the question was asked. `suspend` is called by whoever noticed, under
+  // health_mutex_, when a node falls silent and when it is back. Each for different nodes at the same time.
   struct Hooks {
     std::function<std::uint64_t()> before;
     std::function<void(Node& node, Generation generation, std::uint64_t mark)> answered;
+    std::function<void(const Node& node, bool suspended)> suspend;
   };
   void start(Hooks hooks);
-  void stop();
+  void stop();  // those who await a return go on
+
+  // A heartbeat out of turn. Any thread, lanes too; not more often than every tenth of a second.
+  void ask_soon(NodeId id);
+  // Repeats `suspend` for a node that is suspended: it has a new chunk.
+  void settle(const Node& node);
+
+  bool any_silent() const;
+  // Number of times that a node came back.
+  std::uint64_t returns() const { return returns_.load(std::memory_order_acquire); }
+  // Waits until returns() is not `seen` any more, as long as a node that fell silent may be expected back: until it has
+  // been silent for the deadline, and not beyond `limit`. False: in vain.
+  Task<bool> await_return(std::uint64_t seen, TimePoint limit);
 
   Node* find(NodeId id);
   const std::vector<std::unique_ptr<Node>>& nodes() const { return nodes_; }
@@ -63,13 +94,14 @@ class NodeSet {
 
   // Refreshes what is known of a node. Blocks.
   Result<NodeDescription> describe(Node& node, std::uint32_t timeout_ms);
-  // Records how a call ended.
+  // Records how a call ended. An answer of an unreachable node is left to its heartbeat (S2).
   void note(Node& node, const Result<void>& outcome);
 
  private:
   NodeSet() = default;
-  void beat(std::stop_token stop);
+  void beat(std::stop_token stop, Node& node);
   void ask(Node& node, bool fully);
+  void is_back(Node& node);
 
   FileSystemIdentity identity_;
   std::uint32_t deadline_ms_ = 0;
@@ -78,9 +110,15 @@ class NodeSet {
   std::vector<std::unique_ptr<Node>> nodes_;
   Hooks hooks_;
 
+  // Not a Mutex: no lane takes it, and the chunk table's and the allocator's are taken inside it.
+  std::mutex health_mutex_;
+  std::atomic<std::uint64_t> returns_{0};
+  std::atomic<bool> stopped_{false};
+  WaitList awaiting_return_;
+
   std::mutex sleep_mutex_;
   std::condition_variable_any sleep_;
-  std::jthread thread_;  // last: joins before the rest goes
+  std::vector<std::jthread> threads_;  // last: they join before the rest goes
 };
 
 }  // namespace rmemfs

@@ -34,12 +34,37 @@ BOOST_AUTO_TEST_CASE(random_use_agrees_with_a_set_of_blocks) {
   constexpr std::uint32_t kChunkBlocks = 200;
   std::uint64_t chunks = 0;
   std::set<Block> used;
+  std::set<std::uint64_t> suspended;
   std::vector<std::vector<SpaceRun>> held;
   std::multimap<CommitId, std::vector<SpaceRun>> pending;
   std::uint64_t commit = 0;
+  const auto counts = [&](std::uint64_t chunk) { return !suspended.contains(chunk); };
+  const auto model_free = [&] {
+    std::uint64_t free = 0;
+    for (std::uint64_t chunk = 1; chunk <= chunks; ++chunk) free += counts(chunk) ? kChunkBlocks : 0;
+    for (const Block& block : used) free -= counts(block.first) ? 1 : 0;
+    return free;
+  };
+  const auto model_pending = [&] {
+    std::uint64_t blocks = 0;
+    for (const auto& [id, runs] : pending) {
+      for (const SpaceRun& run : runs) blocks += counts(run.chunk.value()) ? run.count : 0;
+    }
+    return blocks;
+  };
   for (int step = 0; step < 6000; ++step) {
     if (chunks < 5 && random() % 200 == 0) {
       BOOST_REQUIRE(allocator.add_chunk(ChunkId(++chunks), kChunkBlocks, {}).ok());
+    }
+    if (chunks != 0 && random() % 20 == 0) {
+      const std::uint64_t chunk = 1 + random() % chunks;
+      if (random() % 2 == 0) {
+        allocator.suspend_chunk(ChunkId(chunk));
+        suspended.insert(chunk);
+      } else {
+        allocator.resume_chunk(ChunkId(chunk));
+        suspended.erase(chunk);
+      }
     }
     const auto choice = random() % 10;
     if (choice < 5) {
@@ -50,7 +75,7 @@ BOOST_AUTO_TEST_CASE(random_use_agrees_with_a_set_of_blocks) {
         hint = {last.chunk, last.first + last.count, random() % 100};
       }
       std::vector<SpaceRun> runs;
-      const std::uint64_t free = chunks * kChunkBlocks - used.size();
+      const std::uint64_t free = model_free();
       const bool given = allocator.allocate(want, hint, runs);
       BOOST_REQUIRE_EQUAL(given, free >= want);
       if (!given) {
@@ -58,6 +83,7 @@ BOOST_AUTO_TEST_CASE(random_use_agrees_with_a_set_of_blocks) {
         continue;
       }
       BOOST_REQUIRE_EQUAL(blocks_of(runs), want);
+      for (const SpaceRun& run : runs) BOOST_REQUIRE(counts(run.chunk.value()));
       mark(used, runs);
       held.push_back(runs);
     } else if (choice < 9 && !held.empty()) {
@@ -83,7 +109,8 @@ BOOST_AUTO_TEST_CASE(random_use_agrees_with_a_set_of_blocks) {
         pending.erase(pending.begin());
       }
     }
-    BOOST_REQUIRE_EQUAL(allocator.free_blocks(), chunks * kChunkBlocks - used.size());
+    BOOST_REQUIRE_EQUAL(allocator.free_blocks(), model_free());
+    BOOST_REQUIRE_EQUAL(allocator.pending_blocks(), model_pending());
   }
 }
 
@@ -127,6 +154,44 @@ BOOST_AUTO_TEST_CASE(a_lost_chunk_gives_nothing_and_counts_for_nothing) {
   runs.clear();
   BOOST_REQUIRE(a.allocate(50, {.chunk = ChunkId(1), .block = 3}, runs));
   for (const SpaceRun& run : runs) BOOST_CHECK(run.chunk == ChunkId(2));
+}
+
+BOOST_AUTO_TEST_CASE(a_suspended_chunk_gives_nothing_until_it_is_resumed) {
+  ExtentAllocator a;
+  BOOST_REQUIRE(a.add_chunk(ChunkId(1), 100, {}).ok());
+  BOOST_REQUIRE(a.add_chunk(ChunkId(2), 50, {}).ok());
+  std::vector<SpaceRun> first, second, none;
+  BOOST_REQUIRE(a.allocate(10, {.chunk = ChunkId(1), .block = 0}, first));
+  a.suspend_chunk(ChunkId(1));
+  a.suspend_chunk(ChunkId(1));
+  a.suspend_chunk(ChunkId(9));
+  BOOST_CHECK_EQUAL(a.free_blocks(), 50u);
+  BOOST_CHECK(!a.allocate(51, {}, none));
+  BOOST_REQUIRE(a.allocate(50, {.chunk = ChunkId(1), .block = 10}, second));
+  for (const SpaceRun& run : second) BOOST_CHECK(run.chunk == ChunkId(2));
+  a.free_after(first, CommitId(1));
+  BOOST_CHECK_EQUAL(a.pending_blocks(), 0u);
+  a.persisted(CommitId(1));
+  BOOST_CHECK_EQUAL(a.free_blocks(), 0u);
+  BOOST_CHECK_EQUAL(a.used_blocks(ChunkId(1)), 0u);
+  a.resume_chunk(ChunkId(1));
+  a.resume_chunk(ChunkId(1));
+  BOOST_CHECK_EQUAL(a.free_blocks(), 100u);
+  BOOST_CHECK(a.allocate(100, {}, none));
+}
+
+BOOST_AUTO_TEST_CASE(a_chunk_lost_while_it_is_suspended_stays_lost) {
+  ExtentAllocator a;
+  BOOST_REQUIRE(a.add_chunk(ChunkId(1), 100, {}).ok());
+  BOOST_REQUIRE(a.add_chunk(ChunkId(2), 50, {}).ok());
+  a.suspend_chunk(ChunkId(1));
+  a.drop_chunk(ChunkId(1));
+  a.resume_chunk(ChunkId(1));
+  BOOST_CHECK_EQUAL(a.free_blocks(), 50u);
+  a.drop_chunk(ChunkId(2));
+  a.suspend_chunk(ChunkId(2));
+  a.resume_chunk(ChunkId(2));
+  BOOST_CHECK_EQUAL(a.free_blocks(), 0u);
 }
 
 BOOST_AUTO_TEST_CASE(two_files_that_grow_side_by_side_do_not_interleave) {
