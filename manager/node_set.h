@@ -4,8 +4,8 @@
 // block up to the deadline: never on a lane.
 //
 // Invariants:
-//   S1  One call without an answer makes a node kUnreachable. A heartbeat waits for a node to come back until its
-//       timeout, at least half a second; a node that is restarted in less is not noticed at all.
+//   S1  One call without an answer makes a node kUnreachable. That is soon, and harmless: a silent node is asked again
+//       every tenth of a second, and who needs its space waits for it (await_return).
 //   S2  Only the node's own thread makes it answer again, after its chunks were compared with its generation: nothing
 //       is allocated in a chunk that the node has lost.
 //   S3  A node is suspended exactly while it is unreachable; both change under health_mutex_, and so does what the
