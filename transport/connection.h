@@ -14,9 +14,12 @@
 //       (by waiting for the first).
 //   C4  After a broken link, unfinished READ, WRITE and PERSIST are posted again until their deadline; an unfinished
 //       COMPARE_SWAP is failed with kUnreachable, because it may have happened.
-//   C5  When an operation failed with kDeadline or kUnreachable, a WRITE of it may still land later, but never after
-//       the same session (see SessionId) has connected again: the node ends the older stream before it accepts the new
-//       one. The caller does not reuse the target bytes before that (Manager::quarantine).
+//   C5  A WRITE that failed with kDeadline or kUnreachable never lands after its deadline, nor after the same session
+//       (see SessionId) has connected again. Over tcp the node refuses it: a request carries its deadline in the node's
+//       clock (NodeClock; TargetStream's S5 has the window that remains), and the node ends a session's older stream
+//       before it accepts the new one. Over shm an operation is done inside post() or not at all. When it failed before
+//       its deadline (kUnreachable, kCancelled) or has none, it may land until the earlier of the two: the caller does
+//       not reuse the target bytes (Manager::quarantine).
 //   C6  A region of another generation, a stale epoch, a wrong key, a read-only region or bytes outside the region fail
 //       the operation at once with kRegionLost, kFenced, kRefused, kNotPermitted or kOutOfBounds.
 //

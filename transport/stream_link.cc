@@ -52,7 +52,8 @@ std::vector<Address> look_up(const std::string& host, std::uint16_t port, int fl
 
 // A peer may be told again after a while, or never: everything that time alone can mend is not definite.
 bool definite(Errc code) {
-  return code != Errc::kUnreachable && code != Errc::kTooMany && code != Errc::kBusy && code != Errc::kNoMemory;
+  return code != Errc::kUnreachable && code != Errc::kTooMany && code != Errc::kBusy && code != Errc::kNoMemory &&
+         code != Errc::kDeadline;
 }
 
 }  // namespace

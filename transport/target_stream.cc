@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "transport/node_clock.h"
 #include "util/check.h"
 #include "util/log.h"
 
@@ -18,6 +19,10 @@ constexpr std::size_t kInputBytes = 16 << 10;   // then; longer payload goes str
 constexpr int kRounds = 8;                      // of one serve(), then others have their turn
 constexpr int kPieces = 64;                     // of one sendmsg
 constexpr std::size_t kMaxSend = 1 << 20;       // bytes of one sendmsg, which bounds a turn
+
+bool expired(const wire::Request& request) {
+  return request.expires_ns != 0 && node_clock_ns() >= request.expires_ns;
+}
 
 }  // namespace
 
@@ -126,7 +131,7 @@ bool TargetStream::receive_payload(Progress& progress) {
   std::size_t direct = 0;
   input_begin_ = input_end_ = 0;
   if (writing_ != nullptr) {
-    direct = static_cast<std::size_t>(std::min<std::uint64_t>(left, kMaxSend));
+    direct = static_cast<std::size_t>(std::min<std::uint64_t>(left, kMaxPiece));
     pieces[used++] = {writing_->memory.data() + writing_at_, direct};
   }
   // Bytes behind a complete payload are the next request's; of a longer one nothing may land in the input buffer.
@@ -220,7 +225,8 @@ bool TargetStream::admit() {
   return answer_hello(answer, pool_fd);
 }
 
-bool TargetStream::answer_hello(const wire::HelloReply& answer, int passed_fd) {
+bool TargetStream::answer_hello(wire::HelloReply answer, int passed_fd) {
+  answer.clock_ns = node_clock_ns();
   std::array<std::byte, wire::kHelloReplyBytes> bytes;
   wire::encode_hello_reply(transport_, answer, bytes);
   iovec piece{bytes.data(), bytes.size()};
@@ -244,6 +250,7 @@ bool TargetStream::answer_hello(const wire::HelloReply& answer, int passed_fd) {
 void TargetStream::reply(std::uint64_t id, Errc error) {
   wire::Reply failed;
   failed.status = error;
+  failed.clock_ns = node_clock_ns();
   Outgoing& out = outgoing_.emplace_back();
   out.id = failed.id = id;
   wire::encode_reply(failed, out.header);
@@ -251,6 +258,7 @@ void TargetStream::reply(std::uint64_t id, Errc error) {
 
 void TargetStream::reply_ok(wire::Reply done) {
   done.ok = true;
+  done.clock_ns = node_clock_ns();
   Outgoing& out = outgoing_.emplace_back();
   out.id = done.id;
   wire::encode_reply(done, out.header);
@@ -295,6 +303,7 @@ bool TargetStream::execute(const wire::Request& request) {
   } else {
     const wire::Verdict verdict = wire::check_bounds(request, slot.region->memory.size(), slot.region->writable);
     if (!verdict.ok) error = verdict.error;
+    else if (expired(request)) error = Errc::kDeadline;
   }
   if (request.kind == wire::Kind::kWrite) {
     writing_ = error ? nullptr : slot.region;
@@ -346,11 +355,13 @@ bool TargetStream::execute(const wire::Request& request) {
   return false;
 }
 
-// A region may be revoked, or the stream put between turns, while a long payload is arriving.
+// A region may be revoked, the stream put between turns, or the deadline pass while a long payload is arriving.
 void TargetStream::check_writing() {
-  if (writing_ == nullptr || !writing_->revoked()) return;
+  if (writing_ == nullptr) return;
+  if (writing_->revoked()) writing_error_ = Errc::kRegionLost;
+  else if (expired(parser_.request())) writing_error_ = Errc::kDeadline;
+  else return;
   writing_.reset();
-  writing_error_ = Errc::kRegionLost;
 }
 
 void TargetStream::take_payload(std::span<const std::byte> bytes) {
@@ -376,6 +387,7 @@ bool TargetStream::refuse_revoked(Outgoing& out, bool begun) {
   wire::Reply failed;
   failed.id = out.id;
   failed.status = Errc::kRegionLost;
+  failed.clock_ns = node_clock_ns();
   wire::encode_reply(failed, out.header);
   out.region.reset();
   out.payload = nullptr;

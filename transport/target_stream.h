@@ -11,7 +11,11 @@
 //   S3  nothing is executed before the OK was sent, and no OK is sent before the session's older streams are ended.
 //   S4  memory is bounded: one input buffer, kMaxReplies replies (payload is referred to, not copied), kSlots regions.
 //       A full reply queue stops the reading.
-//   S5  what does not parse closes the stream, and nothing that came before it is taken back.
+//   S5  a WRITE or COMPARE_SWAP that has expired touches nothing: the node's clock is looked at before the operation and
+//       before each piece of a payload, so what an agent has given up does not land when a frozen node is thawed. What
+//       remains: a thread that is stopped between that look and the end of the copy it allows (one swapped word, or
+//       kMaxPiece bytes of a WRITE), and a host whose clock stood still (a suspended machine).
+//   S6  what does not parse closes the stream, and nothing that came before it is taken back.
 //
 // The descriptor is registered edge-triggered: the worker notes events, and serve() forgets them when a call would block.
 #pragma once
@@ -77,7 +81,7 @@ class TargetStream {
   bool receive_payload(Progress& progress);
   bool take_input();                 // false: close
   bool admit();
-  bool answer_hello(const wire::HelloReply& reply, int passed_fd);
+  bool answer_hello(wire::HelloReply answer, int passed_fd);
   bool execute(const wire::Request& request);
   void attach(const wire::Request& request);
   void take_payload(std::span<const std::byte> bytes);
@@ -89,6 +93,7 @@ class TargetStream {
   bool refuse_revoked(Outgoing& first, bool begun);
 
   static constexpr std::size_t kMaxReplies = 256;
+  static constexpr std::size_t kMaxPiece = 256 << 10;  // of a payload, received at once (S5)
 
   // Constant after construction.
   const UniqueFd fd_;  // stays open until nobody refers to the stream, so end() never meets a reused number

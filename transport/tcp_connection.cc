@@ -59,17 +59,38 @@ Posted TcpConnection::post(Operation& op) {
     return Posted::kCompleted;
   }
   Entry& entry = take_entry(op);
-  entry.previous = tail_;
-  if (tail_ != nullptr) tail_->next = &entry;
-  else head_ = &entry;
-  tail_ = &entry;
-  if (cursor_ == nullptr) cursor_ = &entry;
+  append(entry);
   ++unfinished_;
   if (op.deadline < next_deadline_) {
     next_deadline_ = op.deadline;
     link_.wake_at(next_deadline_);
   }
   return Posted::kPending;
+}
+
+void TcpConnection::append(Entry& entry) {
+  entry.next = nullptr;
+  entry.previous = tail_;
+  if (tail_ != nullptr) tail_->next = &entry;
+  else head_ = &entry;
+  tail_ = &entry;
+  if (cursor_ == nullptr) cursor_ = &entry;
+}
+
+void TcpConnection::unlink(Entry& entry) {
+  if (entry.previous != nullptr) entry.previous->next = entry.next;
+  else head_ = entry.next;
+  if (entry.next != nullptr) entry.next->previous = entry.previous;
+  else tail_ = entry.previous;
+}
+
+void TcpConnection::send_again(Entry& entry) {
+  CHECK(entry.sent);
+  unlink(entry);
+  entry.framed = entry.touched = entry.sent = false;
+  entry.again = true;
+  --on_wire_;
+  append(entry);
 }
 
 TcpConnection::Entry& TcpConnection::take_entry(Operation& op) {
@@ -83,8 +104,7 @@ TcpConnection::Entry& TcpConnection::take_entry(Operation& op) {
   ++entry->tag;
   if (entry->tag == 0) entry->tag = 1;  // request id 0 is no request
   entry->op = &op;
-  entry->next = nullptr;
-  entry->framed = entry->touched = entry->sent = false;
+  entry->framed = entry->touched = entry->sent = entry->again = false;
   return *entry;
 }
 
@@ -96,10 +116,7 @@ void TcpConnection::complete(Entry& entry) {
     cursor_ = entry.next;
   }
   if (entry.framed) --on_wire_;
-  if (entry.previous != nullptr) entry.previous->next = entry.next;
-  else head_ = entry.next;
-  if (entry.next != nullptr) entry.next->previous = entry.previous;
-  else tail_ = entry.previous;
+  unlink(entry);
   --unfinished_;
   entry.op = nullptr;
   entry.previous = nullptr;
@@ -181,7 +198,10 @@ void TcpConnection::submit() {
 
 void TcpConnection::poll(std::vector<Operation*>& done) {
   const TimePoint now = MonoClock::now();
-  if (link_.advance(now) == StreamLink::Event::kRefused) fail_all(link_.refusal().value_or(Errc::kRefused));
+  const StreamLink::Event event = link_.advance(now);
+  if (event == StreamLink::Event::kRefused) fail_all(link_.refusal().value_or(Errc::kRefused));
+  // `now` may be older than the answer, and then the node would seem ahead of where it is.
+  if (event == StreamLink::Event::kReady) node_clock_ = NodeClock(link_.hello_reply().clock_ns, MonoClock::now());
   if (link_.ready()) receive(now);
   if (now >= next_deadline_) expire(now);
   if (head_ != nullptr && !link_.ready()) link_.want();
@@ -220,6 +240,9 @@ void TcpConnection::frame(Entry& entry) {
     request.length = 8;
     request.expected = op.expected;
     request.desired = op.desired;
+  }
+  if (op.kind == OperationKind::kCompareSwap || op.kind == OperationKind::kWrite) {
+    request.expires_ns = node_clock_.expires_ns(op.deadline);
   }
   wire::encode_request(request, std::span<std::byte, wire::kRequestBytes>(head, wire::kRequestBytes));
   entry.head_bytes = static_cast<std::uint8_t>(head + wire::kRequestBytes - entry.head.data());
@@ -324,23 +347,23 @@ void TcpConnection::receive(TimePoint now) {
       }
     }
     input_end_ += got;
-    if (!take_replies()) return break_stream(now, "the node broke the protocol");
+    if (!take_replies(MonoClock::now())) return break_stream(now, "the node broke the protocol");
     if (static_cast<std::size_t>(n) < wanted) return;  // drained
   }
 }
 
-bool TcpConnection::take_replies() {
+bool TcpConnection::take_replies(TimePoint received) {
   while (reading_ == nullptr && input_end_ - input_begin_ >= wire::kReplyBytes) {
     const std::span<const std::byte, wire::kReplyBytes> bytes(input_.data() + input_begin_, wire::kReplyBytes);
     const auto reply = wire::decode_reply(bytes);
     if (!reply.ok()) return false;
     input_begin_ += wire::kReplyBytes;
-    if (!take_reply(*reply)) return false;
+    if (!take_reply(*reply, received)) return false;
   }
   return true;
 }
 
-bool TcpConnection::take_reply(const wire::Reply& reply) {
+bool TcpConnection::take_reply(const wire::Reply& reply, TimePoint received) {
   const std::uint64_t index = reply.id & 0xffffffffu;
   if (index >= entries_.size()) return false;
   Entry& entry = entries_[index];
@@ -348,6 +371,12 @@ bool TcpConnection::take_reply(const wire::Reply& reply) {
   Operation& op = *entry.op;
   const std::uint64_t payload = reply.ok && op.kind == OperationKind::kRead ? op.length_bytes : 0;
   if (reply.length != payload) return false;
+  node_clock_.learn(reply.clock_ns, received);
+  const bool expires = op.kind == OperationKind::kWrite || op.kind == OperationKind::kCompareSwap;
+  if (!reply.ok && reply.status == Errc::kDeadline && expires && received < op.deadline && !entry.again) {
+    send_again(entry);
+    return true;
+  }
   if (!reply.ok) {
     if (reply.status == Errc::kRegionLost || reply.status == Errc::kRefused || reply.status == Errc::kNotFound) {
       slots_.forget(*op.region);

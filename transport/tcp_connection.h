@@ -6,13 +6,16 @@
 //
 // Invariants:
 //   T1  entries form one list in the order of post(); frames leave in that order, so `cursor_` splits the list into sent
-//       and unsent, and a new stream starts again at its head.
+//       and unsent, and a new stream starts again at its head. An entry that is sent once more (T6) goes to the tail.
 //   T2  a buffer is read or written only while its operation is an Entry. An operation that is given up after its first
 //       byte was sent takes the stream with it, so no late reply can find its buffer and (C5) no later WRITE of this
 //       session overtakes it.
 //   T3  at most max_outstanding frames are on the wire; the rest wait in the list.
 //   T4  a reply is matched by entry index and tag; one that matches no fully sent entry breaks the stream (kProtocol).
 //   T5  in the steady state nothing is allocated per operation.
+//   T6  a frame's deadline in the node's clock is never later than the operation's own (C5). A node that refuses it as
+//       expired before the agent thinks so may have been judged by an old reading of its clock: the entry is sent once
+//       more, with the reading that came with the refusal.
 #pragma once
 
 #include <array>
@@ -20,6 +23,7 @@
 #include <memory>
 
 #include "transport/connection.h"
+#include "transport/node_clock.h"
 #include "transport/region_slots.h"
 #include "transport/stream_link.h"
 
@@ -47,6 +51,7 @@ class TcpConnection final : public Connection {
     bool framed = false;            // head holds its frame for this stream
     bool touched = false;           // a byte of it was sent on this stream
     bool sent = false;              // all of it
+    bool again = false;             // the node refused it once as expired (T6)
     std::uint8_t head_bytes = 0;    // ATTACH, if needed, and the request
     std::array<std::byte, 2 * wire::kRequestBytes> head;
 
@@ -57,6 +62,8 @@ class TcpConnection final : public Connection {
   TcpConnection(const NodeAddress& address, const ConnectOptions& options);
 
   Entry& take_entry(Operation& op);
+  void append(Entry& entry);
+  void unlink(Entry& entry);
   void complete(Entry& entry);  // op's result is set
   void fail_all(Errc error);
   void break_stream(TimePoint now, const char* why);
@@ -66,14 +73,16 @@ class TcpConnection final : public Connection {
   void send(TimePoint now);
   void sent(std::size_t bytes);
   void receive(TimePoint now);
-  bool take_replies();          // false: the peer broke the protocol
-  bool take_reply(const wire::Reply& reply);
+  bool take_replies(TimePoint received);  // false: the peer broke the protocol
+  bool take_reply(const wire::Reply& reply, TimePoint received);
+  void send_again(Entry& entry);
 
   // Constant after construction.
   const ConnectOptions options_;
 
   StreamLink link_;
   RegionSlots slots_;
+  NodeClock node_clock_;        // of the stream that is ready
   std::deque<Entry> entries_;   // addresses stay
   Entry* free_ = nullptr;       // by next
   Entry* head_ = nullptr;       // T1

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "transport/node_clock.h"
 #include "transport/target.h"
 #include "util/bytes.h"
 #include "util/check.h"
@@ -19,7 +20,7 @@ constexpr StatusRow kStatuses[] = {
     {1, Errc::kVersion},      {2, Errc::kRefused},      {3, Errc::kFenced},   {4, Errc::kRegionLost},
     {5, Errc::kNotFound},     {6, Errc::kOutOfBounds},  {7, Errc::kNotPermitted}, {8, Errc::kInvalid},
     {9, Errc::kNotSupported}, {10, Errc::kTooMany},     {11, Errc::kUnreachable}, {12, Errc::kProtocol},
-    {13, Errc::kNoMemory},    {14, Errc::kBusy},
+    {13, Errc::kNoMemory},    {14, Errc::kBusy},        {15, Errc::kDeadline},
 };
 
 bool all_zero(std::span<const std::byte> bytes) {
@@ -33,6 +34,18 @@ void seal(std::span<std::byte, Size> header, std::size_t crc_at) {
 template <std::size_t Size>
 bool sealed(std::span<const std::byte, Size> header, std::size_t crc_at) {
   return load_le<std::uint32_t>(header.data() + crc_at) == crc32c(header.subspan(crc_at + 4));
+}
+
+// Of the 24 argument bytes, those that say something.
+std::size_t argument_bytes(Kind kind) {
+  switch (kind) {
+    case Kind::kAttach: return 16;
+    case Kind::kWrite: return 8;
+    case Kind::kCompareSwap: return 24;
+    case Kind::kRead:
+    case Kind::kPersist: return 0;
+  }
+  return 0;
 }
 
 Error broken(const char* what) { return Error(Errc::kProtocol, what); }
@@ -103,6 +116,7 @@ void encode_hello_reply(TransportKind transport, const HelloReply& reply, std::s
   store_le<std::uint16_t>(to.data() + L::kStatus, reply.ok ? 0 : status_of(reply.status));
   store_le(to.data() + L::kPoolSize, reply.pool_size);
   store_le(to.data() + L::kEpochOffset, reply.epoch_offset);
+  store_le(to.data() + L::kClock, reply.clock_ns);
   seal(to, L::kCrc);
 }
 
@@ -115,12 +129,13 @@ Result<HelloReply> decode_hello_reply(TransportKind transport, std::span<const s
   reply.version = load_le<std::uint16_t>(from.data() + L::kVersion);
   if (reply.version != kVersion) return Error(Errc::kVersion, "hello reply");
   if (!sealed(from, L::kCrc)) return broken("hello reply: checksum");
-  if (!all_zero(from.subspan(L::kReserved, 8))) return broken("hello reply: reserved bytes");
   const auto status = load_le<std::uint16_t>(from.data() + L::kStatus);
   reply.ok = status == 0;
   if (!reply.ok) reply.status = errc_of(status);
   reply.pool_size = load_le<std::uint64_t>(from.data() + L::kPoolSize);
   reply.epoch_offset = load_le<std::uint64_t>(from.data() + L::kEpochOffset);
+  reply.clock_ns = load_le<std::uint64_t>(from.data() + L::kClock);
+  if (reply.clock_ns > kMaxClockNs || (reply.ok && reply.clock_ns == 0)) return broken("hello reply: clock");
   return reply;
 }
 
@@ -137,8 +152,14 @@ void encode_request(const Request& request, std::span<std::byte, kRequestBytes> 
   } else {
     store_le(to.data() + L::kOffset, request.offset);
     store_le(to.data() + L::kLength, request.length);
-    store_le(to.data() + L::kArguments, request.expected);
-    store_le(to.data() + L::kArguments + 8, request.desired);
+    std::byte* const arguments = to.data() + L::kArguments;
+    if (request.kind == Kind::kWrite) {
+      store_le(arguments, request.expires_ns);
+    } else if (request.kind == Kind::kCompareSwap) {
+      store_le(arguments, request.expected);
+      store_le(arguments + 8, request.desired);
+      store_le(arguments + 16, request.expires_ns);
+    }
   }
   seal(to, L::kCrc);
 }
@@ -149,7 +170,7 @@ Result<Request> decode_request(std::span<const std::byte, kRequestBytes> from) {
   const auto kind = std::to_integer<std::uint8_t>(from[L::kKind]);
   if (kind < 1 || kind > 5) return broken("request: kind");
   if (!all_zero(from.subspan(L::kReserved, 3)) || !all_zero(from.subspan(L::kReserved1, 4)) ||
-      !all_zero(from.subspan(L::kArguments + 16, 8))) {
+      !all_zero(from.subspan(L::kArguments).subspan(argument_bytes(static_cast<Kind>(kind))))) {
     return broken("request: reserved bytes");
   }
   Request request;
@@ -165,17 +186,20 @@ Result<Request> decode_request(std::span<const std::byte, kRequestBytes> from) {
   }
   request.offset = load_le<std::uint64_t>(from.data() + L::kOffset);
   request.length = load_le<std::uint64_t>(from.data() + L::kLength);
-  request.expected = load_le<std::uint64_t>(from.data() + L::kArguments);
-  request.desired = load_le<std::uint64_t>(from.data() + L::kArguments + 8);
+  const std::byte* const arguments = from.data() + L::kArguments;
+  if (request.kind == Kind::kWrite) {
+    request.expires_ns = load_le<std::uint64_t>(arguments);
+  } else if (request.kind == Kind::kCompareSwap) {
+    request.expected = load_le<std::uint64_t>(arguments);
+    request.desired = load_le<std::uint64_t>(arguments + 8);
+    request.expires_ns = load_le<std::uint64_t>(arguments + 16);
+  }
   if (request.id == 0) return broken("request: id");
   // A length that cannot be is a broken stream and not a failed operation: nobody knows where the next header is.
   if ((request.kind == Kind::kRead || request.kind == Kind::kWrite) && request.length > kMaxOperationBytes) {
     return broken("request: length");
   }
   if (request.kind == Kind::kCompareSwap && request.length != 8) return broken("request: length");
-  if (request.kind != Kind::kCompareSwap && (request.expected != 0 || request.desired != 0)) {
-    return broken("request: arguments");
-  }
   return request;
 }
 
@@ -187,13 +211,13 @@ void encode_reply(const Reply& reply, std::span<std::byte, kReplyBytes> to) {
   store_le(to.data() + L::kId, reply.id);
   store_le(to.data() + L::kLength, reply.length);
   store_le(to.data() + L::kValue, reply.value);
+  store_le(to.data() + L::kClock, reply.clock_ns);
   seal(to, L::kCrc);
 }
 
 Result<Reply> decode_reply(std::span<const std::byte, kReplyBytes> from) {
   using L = ReplyLayout;
   if (!sealed(from, L::kCrc)) return broken("reply: checksum");
-  if (!all_zero(from.subspan(L::kReserved, 8))) return broken("reply: reserved bytes");
   Reply reply;
   const auto status = load_le<std::uint16_t>(from.data() + L::kStatus);
   reply.ok = status == 0;
@@ -204,6 +228,8 @@ Result<Reply> decode_reply(std::span<const std::byte, kReplyBytes> from) {
   reply.id = load_le<std::uint64_t>(from.data() + L::kId);
   reply.length = load_le<std::uint64_t>(from.data() + L::kLength);
   reply.value = load_le<std::uint64_t>(from.data() + L::kValue);
+  reply.clock_ns = load_le<std::uint64_t>(from.data() + L::kClock);
+  if (reply.clock_ns > kMaxClockNs) return broken("reply: clock");
   return reply;
 }
 

@@ -12,6 +12,10 @@
 // A region is named by a slot, a small number that the agent chooses and binds with ATTACH. An ATTACH with request id 0
 // has no reply: when it failed, the operations on its slot fail with its error. Binding a slot again replaces what it was.
 //
+// The node tells its clock (nanoseconds, CLOCK_MONOTONIC) in the HelloReply and in every Reply, read when it made them. A
+// WRITE or COMPARE_SWAP says until when, in that clock, it may touch memory (expires; 0: no limit); then it fails with
+// kDeadline. NodeClock has how the agent computes it.
+//
 // Every header has a CRC32C over its bytes after the crc field; reserved bytes are zero and checked. The decoders take
 // exactly the header's size and say kProtocol for anything that is not one (kVersion for a Hello of another version).
 #pragma once
@@ -59,7 +63,7 @@ struct HelloReplyLayout {
   static constexpr std::size_t kStatus = 14;       // u16
   static constexpr std::size_t kPoolSize = 16;     // u64, shm; else 0
   static constexpr std::size_t kEpochOffset = 24;  // u64, shm; else 0
-  static constexpr std::size_t kReserved = 32;     // 8 bytes
+  static constexpr std::size_t kClock = 32;        // u64, the node's clock; not 0 in an OK
   static constexpr std::size_t kEnd = 40;
 };
 static_assert(HelloReplyLayout::kEnd == kHelloReplyBytes);
@@ -73,7 +77,8 @@ struct RequestLayout {
   static constexpr std::size_t kId = 16;      // u64, the reply repeats it; 0 only in ATTACH
   static constexpr std::size_t kOffset = 24;  // u64; ATTACH: region id
   static constexpr std::size_t kLength = 32;  // u64; ATTACH: generation; COMPARE_SWAP: 8
-  static constexpr std::size_t kArguments = 40;  // 24 bytes: COMPARE_SWAP: expected u64, desired u64, zero; ATTACH: key 16, zero
+  // 24 bytes. WRITE: expires u64, zero; COMPARE_SWAP: expected u64, desired u64, expires u64; ATTACH: key 16, zero.
+  static constexpr std::size_t kArguments = 40;
   static constexpr std::size_t kEnd = 64;
 };
 static_assert(RequestLayout::kEnd == kRequestBytes);
@@ -85,7 +90,7 @@ struct ReplyLayout {
   static constexpr std::size_t kId = 8;        // u64
   static constexpr std::size_t kLength = 16;   // u64, payload that follows; ATTACH: the region's length, without payload
   static constexpr std::size_t kValue = 24;    // u64; COMPARE_SWAP: the value found; ATTACH: pool offset
-  static constexpr std::size_t kReserved = 32; // 8 bytes
+  static constexpr std::size_t kClock = 32;    // u64, the node's clock
   static constexpr std::size_t kEnd = 40;
 };
 static_assert(ReplyLayout::kEnd == kReplyBytes);
@@ -108,6 +113,7 @@ struct HelloReply {
   bool ok = false;
   std::uint64_t pool_size = 0;
   std::uint64_t epoch_offset = 0;
+  std::uint64_t clock_ns = 0;
 };
 struct Request {
   Kind kind = Kind::kRead;
@@ -117,6 +123,7 @@ struct Request {
   std::uint64_t length = 0;
   std::uint64_t expected = 0;
   std::uint64_t desired = 0;
+  std::uint64_t expires_ns = 0;  // kWrite, kCompareSwap
   RegionId region;        // kAttach
   Generation generation;  // kAttach
   AccessKey key;          // kAttach
@@ -128,6 +135,7 @@ struct Reply {
   std::uint64_t id = 0;
   std::uint64_t length = 0;
   std::uint64_t value = 0;
+  std::uint64_t clock_ns = 0;
 };
 
 void encode_hello(const Hello& hello, std::span<std::byte, kHelloBytes> to);

@@ -21,6 +21,7 @@ class TestRegions::Region final : public TargetRegion {
   bool revoked() const override { return revoked_.load(); }
   Result<void> persist(std::uint64_t, std::uint64_t) override {
     ++owner_.persists;
+    while (owner_.persists_held) ::poll(nullptr, 0, 5);
     return success();
   }
   std::atomic<bool> revoked_{false};
@@ -187,6 +188,22 @@ void TestNode::run() {
     }
     if (!frozen_) target_->adopt(std::move(stream));
   }
+}
+
+UniqueFd TestNode::take_frozen() {
+  CHECK(frozen_);
+  for (int i = 0; i < 1000; ++i) {
+    {
+      std::lock_guard lock(mutex_);
+      if (!accepted_.empty()) {
+        UniqueFd fd = std::move(accepted_.back());
+        accepted_.pop_back();
+        return fd;
+      }
+    }
+    ::poll(nullptr, 0, 5);
+  }
+  return {};
 }
 
 void TestNode::break_streams() {

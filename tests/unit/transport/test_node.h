@@ -43,6 +43,7 @@ class TestRegions final : public RegionSource {
   const Uuid file_system = Uuid::random();
   const AccessKey file_system_key = AccessKey::random();
   std::atomic<std::uint64_t> persists{0};
+  std::atomic<bool> persists_held{false};      // a PERSIST stays where it is, and its worker's other streams with it
   std::atomic<std::uint64_t> admissions{0};
   std::atomic<std::uint64_t> claimed_size{0};  // told to agents instead of the true size, if not 0
   std::atomic<Target*> target{nullptr};        // its older sessions end when a newer epoch is admitted
@@ -72,6 +73,7 @@ class TestNode {
   void start();
   void stop();                     // closes listener and target
   void freeze() { frozen_ = true; }  // accepts and never answers: new streams are kept and not given to the target
+  UniqueFd take_frozen();          // the next stream that a frozen node accepted, for a test to answer it
   void break_streams();            // ends what is connected, as a cut network would
   const NodeAddress& address() const { return address_; }
   Target& target() { return *target_; }

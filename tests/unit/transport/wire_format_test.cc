@@ -5,6 +5,8 @@
 
 #include "transport/frame_parser.h"
 #include "transport/wire_format.h"
+#include "util/bytes.h"
+#include "util/crc32c.h"
 
 using namespace rmemfs;
 
@@ -33,6 +35,7 @@ wire::Request some_request(wire::Kind kind) {
     request.offset = 4096;
     request.length = kind == wire::Kind::kCompareSwap ? 8 : 100;
     if (kind == wire::Kind::kCompareSwap) request.expected = 1, request.desired = 2;
+    if (kind == wire::Kind::kCompareSwap || kind == wire::Kind::kWrite) request.expires_ns = 0x1122334455667788;
   }
   return request;
 }
@@ -63,8 +66,36 @@ BOOST_AUTO_TEST_CASE(headers_come_back_as_they_were) {
     BOOST_TEST((decoded->kind == request.kind && decoded->slot == request.slot && decoded->id == request.id));
     BOOST_TEST((decoded->offset == request.offset && decoded->length == request.length));
     BOOST_TEST((decoded->expected == request.expected && decoded->desired == request.desired));
+    BOOST_TEST(decoded->expires_ns == request.expires_ns);
     BOOST_TEST((decoded->region == request.region && decoded->generation == request.generation));
     BOOST_TEST((decoded->key.bytes == request.key.bytes));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(the_node_s_clock_comes_through_and_must_be_one) {
+  std::array<std::byte, wire::kReplyBytes> reply;
+  wire::encode_reply({.ok = true, .clock_ns = 77}, reply);
+  BOOST_TEST(wire::decode_reply(reply)->clock_ns == 77u);
+  wire::encode_reply({.ok = true, .clock_ns = UINT64_MAX}, reply);
+  BOOST_TEST(!wire::decode_reply(reply).ok());
+  std::array<std::byte, wire::kHelloReplyBytes> greeting;
+  for (const TransportKind transport : {TransportKind::kTcp, TransportKind::kShm}) {
+    wire::encode_hello_reply(transport, {.ok = true, .clock_ns = 78}, greeting);
+    BOOST_TEST(wire::decode_hello_reply(transport, greeting)->clock_ns == 78u);
+    for (const std::uint64_t none : {std::uint64_t{0}, UINT64_MAX}) {
+      wire::encode_hello_reply(transport, {.ok = true, .clock_ns = none}, greeting);
+      BOOST_TEST(!wire::decode_hello_reply(transport, greeting).ok());
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(arguments_that_a_kind_does_not_have_are_refused) {
+  for (const wire::Kind kind : {wire::Kind::kRead, wire::Kind::kWrite, wire::Kind::kPersist, wire::Kind::kAttach}) {
+    std::array<std::byte, wire::kRequestBytes> header;
+    wire::encode_request(some_request(kind), header);
+    header[wire::RequestLayout::kArguments + 16] = std::byte{1};
+    store_le(header.data(), crc32c(std::span(header).subspan(4)));
+    BOOST_TEST(!wire::decode_request(header).ok());
   }
 }
 
