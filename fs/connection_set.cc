@@ -84,7 +84,7 @@ bool ConnectionSet::poll(NodeId node) {
 }
 
 void OperationBatch::add(OperationKind kind, const Chunk& chunk, std::uint64_t offset, std::byte* buffer,
-                         std::uint64_t length) {
+                         std::uint64_t length, TimePoint deadline) {
   do {
     const std::uint64_t part = std::min(length, kMaxOperationBytes);
     Item item;
@@ -94,7 +94,7 @@ void OperationBatch::add(OperationKind kind, const Chunk& chunk, std::uint64_t o
     item.operation.offset = offset;
     item.operation.buffer = buffer;
     item.operation.length_bytes = part;
-    item.operation.deadline = deadline_;
+    item.operation.deadline = deadline;
     item.operation.owner = this;
     operations_.push_back(item);
     offset += part;

@@ -64,18 +64,19 @@ class ConnectionSet {
 
 // Operations of one request, posted together and awaited together. Lives in the awaiting coroutine's frame.
 //
-//   OperationBatch batch(connections, deadline);
-//   batch.add(...); batch.add(...);
+//   OperationBatch batch(connections);
+//   batch.add(..., deadline); batch.add(..., deadline);
 //   co_await batch.run();
 //   if (const Operation* bad = batch.failed()) ...
 class OperationBatch {
  public:
-  OperationBatch(ConnectionSet& connections, TimePoint deadline) : connections_(connections), deadline_(deadline) {}
+  explicit OperationBatch(ConnectionSet& connections) : connections_(connections) {}
   OperationBatch(const OperationBatch&) = delete;
   OperationBatch& operator=(const OperationBatch&) = delete;
 
   // Longer runs are split. `buffer` is only read for kWrite.
-  void add(OperationKind kind, const Chunk& chunk, std::uint64_t offset, std::byte* buffer, std::uint64_t length);
+  void add(OperationKind kind, const Chunk& chunk, std::uint64_t offset, std::byte* buffer, std::uint64_t length,
+           TimePoint deadline);
   bool empty() const { return operations_.empty(); }
 
   struct Item {
@@ -102,7 +103,6 @@ class OperationBatch {
   bool post();  // true: all have completed
 
   ConnectionSet& connections_;
-  const TimePoint deadline_;
   boost::container::small_vector<Item, 2> operations_;  // not touched between post() and completion
   std::size_t remaining_ = 0;
   std::coroutine_handle<> waiter_;

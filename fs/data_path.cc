@@ -40,7 +40,8 @@ void DataPath::add_zeros(OperationBatch& batch, const Pieces& zeros) {
     if (piece.chunk == nullptr) continue;
     for (std::uint64_t done = 0; done < piece.length;) {
       const std::uint64_t part = std::min<std::uint64_t>(piece.length - done, sizeof kZeros);
-      batch.add(OperationKind::kWrite, *piece.chunk, piece.chunk_offset + done, const_cast<std::byte*>(kZeros), part);
+      batch.add(OperationKind::kWrite, *piece.chunk, piece.chunk_offset + done, const_cast<std::byte*>(kZeros), part,
+                deadline(*piece.chunk));
       done += part;
     }
   }
@@ -78,13 +79,14 @@ Task<Result<std::size_t>> DataPath::read(RequestContext context, InodeRef inode,
   if (offset >= size) co_return std::size_t{0};
   const std::size_t length = std::min<std::uint64_t>(to.size(), size - offset);
   CO_ASSIGN_OR_RETURN(const Pieces pieces, manager_.map(*inode, offset, length));
-  OperationBatch batch(*context.connections, deadline());
+  OperationBatch batch(*context.connections);
   for (const Piece& piece : pieces) {
     std::byte* target = to.data() + (piece.file_offset - offset);
     if (piece.chunk == nullptr) {
       std::memset(target, 0, piece.length);
     } else {
-      batch.add(OperationKind::kRead, *piece.chunk, piece.chunk_offset, target, piece.length);
+      batch.add(OperationKind::kRead, *piece.chunk, piece.chunk_offset, target, piece.length,
+                deadline(*piece.chunk));
     }
   }
   if (!batch.empty()) {
@@ -115,11 +117,12 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
   }
 
   CO_ASSIGN_OR_RETURN(const WritePlan plan, co_await manager_.plan_write(inode, offset, from.size()));
-  OperationBatch batch(*context.connections, deadline());
+  OperationBatch batch(*context.connections);
   for (const Piece& piece : plan.pieces) {
     CHECK(piece.chunk != nullptr);
     auto* source = const_cast<std::byte*>(from.data() + (piece.file_offset - offset));
-    batch.add(OperationKind::kWrite, *piece.chunk, piece.chunk_offset, source, piece.length);
+    batch.add(OperationKind::kWrite, *piece.chunk, piece.chunk_offset, source, piece.length,
+              deadline(*piece.chunk));
   }
   add_zeros(batch, plan.zeros);
   co_await batch.run();
@@ -140,7 +143,7 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
 }
 
 Task<Result<void>> DataPath::write_zeros(RequestContext context, InodeRef inode, Pieces zeros) {
-  OperationBatch batch(*context.connections, deadline());
+  OperationBatch batch(*context.connections);
   add_zeros(batch, zeros);
   if (batch.empty()) co_return success();
   co_await batch.run();
@@ -203,9 +206,10 @@ Task<Result<void>> DataPath::persist(InodeRef inode) {
       ConnectionSet* connections = lanes_(first.lane);
       CHECK(connections != nullptr);
       co_await ResumeOn{connections->executor()};
-      OperationBatch batch(*connections, deadline());
+      OperationBatch batch(*connections);
       for (const DirtyRegions::Entry& entry : entries) {
-        if (entry.lane == first.lane) batch.add(OperationKind::kPersist, *entry.chunk, 0, nullptr, 0);
+        if (entry.lane != first.lane) continue;
+        batch.add(OperationKind::kPersist, *entry.chunk, 0, nullptr, 0, deadline(*entry.chunk));
       }
       co_await batch.run();
       if (batch.failed() != nullptr) outcome = note_failure(*connections, batch, "fsync");

@@ -13,6 +13,7 @@
 // the deadline given at construction.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -56,7 +57,9 @@ class DataPath {
   void forget(InodeNumber ino) { dirty_.forget(ino); }
 
  private:
-  TimePoint deadline() const { return deadline_after_ms(deadline_ms_); }
+  TimePoint deadline(const Chunk& chunk) const {
+    return std::min(deadline_after_ms(deadline_ms_), manager_.operation_deadline(chunk.node));
+  }
   // The lock of whatever changes the size or frees: from `offset` or the end, whichever comes first, to the end of
   // every file. The size is settled when it returns.
   Task<RangeLock::Guard> lock_tail(InodeRef inode, std::uint64_t offset);

@@ -281,4 +281,14 @@ NodeHealth ManagerImpl::health(NodeId node) const {
   return found == nullptr ? NodeHealth::kUnknown : found->health.load(std::memory_order_relaxed);
 }
 
+TimePoint ManagerImpl::operation_deadline(NodeId node) const {
+  constexpr auto kMoment = std::chrono::milliseconds(200);  // for a node that is back but was not asked yet
+  const TimePoint now = MonoClock::now();
+  const Duration patience = std::chrono::milliseconds(nodes_->deadline_ms());
+  const Node* found = nodes_->find(node);
+  if (found == nullptr || found->answers()) return now + patience;
+  const TimePoint answered{Duration(found->answered_at.load(std::memory_order_relaxed))};
+  return std::max(answered + patience, now + std::min<Duration>(kMoment, patience));
+}
+
 }  // namespace rmemfs
