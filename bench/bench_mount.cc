@@ -223,11 +223,17 @@ class Work {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::map<std::string, Outcome (Work::*)()> works = {
-      {"prepare", &Work::prepare},         {"stat", &Work::stat},       {"stat_twice", &Work::stat_twice},
-      {"open_read", &Work::open_read},     {"create", &Work::create},   {"rename", &Work::rename},
-      {"unlink", &Work::unlink},           {"write", &Work::write},     {"read", &Work::read},
-      {"random_read", &Work::random_read}, {"random_write", &Work::random_write}};
+  const std::map<std::string, Outcome (Work::*)()> works = {{"prepare", &Work::prepare},
+                                                            {"stat", &Work::stat},
+                                                            {"stat_twice", &Work::stat_twice},
+                                                            {"open_read", &Work::open_read},
+                                                            {"create", &Work::create},
+                                                            {"rename", &Work::rename},
+                                                            {"unlink", &Work::unlink},
+                                                            {"write", &Work::write},
+                                                            {"read", &Work::read},
+                                                            {"random_read", &Work::random_read},
+                                                            {"random_write", &Work::random_write}};
   const auto found = argc == 4 ? works.find(argv[2]) : works.end();
   const std::uint64_t count = argc == 4 ? std::strtoull(argv[3], nullptr, 10) : 0;
   if (found == works.end() || count == 0) {

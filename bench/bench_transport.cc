@@ -1,9 +1,10 @@
 // Cost of one operation over shm against a memcpy of the same bytes, and over tcp against a bare ping-pong of the same
 // sizes over loopback with the same waiting: both sides spinning, or both blocking.
 //
-// The two of a pair are measured in short batches, in the order ABBA and then BAAB (who comes second finds warmer caches).
-// A round is some of those, and its ratio that of the two sides' best batches, so that being interrupted does not count;
-// the median of the rounds' ratios is judged. The two sides of tcp are kept on two processors where there are two.
+// The two of a pair are measured in short batches, in the order ABBA and then BAAB (who comes second finds warmer
+// caches). A round is some of those, and its ratio that of the two sides' best batches, so that being interrupted does
+// not count; the median of the rounds' ratios is judged. The two sides of tcp are kept on two processors where there
+// are two.
 //
 // usage: bench_transport [ROUNDS]     21 by default
 // Prints one JSON object per line: {"name", "value", "unit", "ratio", "limit", "ok"}. Exits 1 when a limit is not kept.
@@ -171,7 +172,8 @@ bool bench_shm(int rounds) {
   sockaddr_un name{};
   name.sun_family = AF_UNIX;
   std::memcpy(name.sun_path, address.path.c_str(), address.path.size() + 1);
-  CHECK(::bind(listener.get(), reinterpret_cast<sockaddr*>(&name), sizeof name) == 0 && ::listen(listener.get(), 1) == 0);
+  CHECK(::bind(listener.get(), reinterpret_cast<sockaddr*>(&name), sizeof name) == 0 &&
+        ::listen(listener.get(), 1) == 0);
   std::thread acceptor([&] { serve_one(listener.get(), **target); });
   auto connection = make_connection(address, {});
   CHECK(connection.ok());
@@ -211,16 +213,26 @@ bool bench_shm(int rounds) {
   };
   const auto count = [](const auto& list) { return static_cast<double>(list.size()); };
 
-  Pair pair = compare(rounds, [&] { return seconds_of([&] { operate(OperationKind::kRead, small, 4096); }); }, [&] { return seconds_of([&] { copy_out(small, 4096); }); }, 6);
-  ok &= report("shm read 4 KiB / memcpy", pair.ours / count(small) * 1e9, "ns", pair.ratio, "<= 1.3", pair.ratio <= 1.3);
-  pair = compare(rounds, [&] { return seconds_of([&] { operate(OperationKind::kWrite, small, 4096); }); }, [&] { return seconds_of([&] { copy_in(small, 4096); }); }, 6);
-  ok &= report("shm write 4 KiB / memcpy", pair.ours / count(small) * 1e9, "ns", pair.ratio, "<= 1.3", pair.ratio <= 1.3);
-  pair = compare(rounds, [&] { return seconds_of([&] { operate(OperationKind::kRead, large, 1 << 20); }); }, [&] { return seconds_of([&] { copy_out(large, 1 << 20); }); }, 6);
+  Pair pair = compare(
+      rounds, [&] { return seconds_of([&] { operate(OperationKind::kRead, small, 4096); }); },
+      [&] { return seconds_of([&] { copy_out(small, 4096); }); }, 6);
+  ok &=
+      report("shm read 4 KiB / memcpy", pair.ours / count(small) * 1e9, "ns", pair.ratio, "<= 1.3", pair.ratio <= 1.3);
+  pair = compare(
+      rounds, [&] { return seconds_of([&] { operate(OperationKind::kWrite, small, 4096); }); },
+      [&] { return seconds_of([&] { copy_in(small, 4096); }); }, 6);
+  ok &=
+      report("shm write 4 KiB / memcpy", pair.ours / count(small) * 1e9, "ns", pair.ratio, "<= 1.3", pair.ratio <= 1.3);
+  pair = compare(
+      rounds, [&] { return seconds_of([&] { operate(OperationKind::kRead, large, 1 << 20); }); },
+      [&] { return seconds_of([&] { copy_out(large, 1 << 20); }); }, 6);
   ok &= report("shm read 1 MiB, bandwidth / memcpy", count(large) / 1024 / pair.ours, "GiB/s", 1 / pair.ratio, ">= 0.9",
                1 / pair.ratio >= 0.9);
-  pair = compare(rounds, [&] { return seconds_of([&] { operate(OperationKind::kWrite, large, 1 << 20); }); }, [&] { return seconds_of([&] { copy_in(large, 1 << 20); }); }, 6);
-  ok &= report("shm write 1 MiB, bandwidth / memcpy", count(large) / 1024 / pair.ours, "GiB/s", 1 / pair.ratio, ">= 0.9",
-               1 / pair.ratio >= 0.9);
+  pair = compare(
+      rounds, [&] { return seconds_of([&] { operate(OperationKind::kWrite, large, 1 << 20); }); },
+      [&] { return seconds_of([&] { copy_in(large, 1 << 20); }); }, 6);
+  ok &= report("shm write 1 MiB, bandwidth / memcpy", count(large) / 1024 / pair.ours, "GiB/s", 1 / pair.ratio,
+               ">= 0.9", 1 / pair.ratio >= 0.9);
   return ok;
 }
 
@@ -240,8 +252,10 @@ UniqueFd listen_tcp(std::uint16_t& port) {
 bool receive(int fd, std::byte* to, std::size_t size, bool spin) {
   for (std::size_t got = 0; got < size;) {
     const ssize_t n = ::recv(fd, to + got, size - got, spin ? MSG_DONTWAIT : 0);
-    if (n > 0) got += static_cast<std::size_t>(n);
-    else if (n == 0 || (errno != EAGAIN && errno != EINTR)) return false;
+    if (n > 0)
+      got += static_cast<std::size_t>(n);
+    else if (n == 0 || (errno != EAGAIN && errno != EINTR))
+      return false;
   }
   return true;
 }
@@ -322,8 +336,8 @@ bool bench_tcp(int rounds, bool spin) {
   run(**connection, op, false, done);
   acceptor.join();
 
-  // Short batches, one of which is likely to find both processors free; the first operation of a batch, which may have to
-  // wake the node, is not timed.
+  // Short batches, one of which is likely to find both processors free; the first operation of a batch, which may have
+  // to wake the node, is not timed.
   const int count = 50;
   const auto where = offsets(static_cast<std::size_t>(count), 4096);
   const auto operate = [&](OperationKind kind) {
@@ -336,14 +350,16 @@ bool bench_tcp(int rounds, bool spin) {
         run(**connection, op, spin, done);
       }
     });
-    if (spin) std::this_thread::sleep_for(std::chrono::microseconds(300));  // the target falls asleep before the other's turn
+    if (spin)
+      std::this_thread::sleep_for(std::chrono::microseconds(300));  // the target falls asleep before the other's turn
     return seconds;
   };
   bool ok = true;
   for (const OperationKind kind : {OperationKind::kRead, OperationKind::kWrite}) {
     const bool read = kind == OperationKind::kRead;
     BarePingPong bare(read ? 64 : 64 + 4096, read ? 40 + 4096 : 40, spin);
-    const Pair pair = compare(rounds, [&] { return operate(kind); }, [&] { return bare.run(count); }, spin ? 20 : 6);
+    const Pair pair = compare(
+        rounds, [&] { return operate(kind); }, [&] { return bare.run(count); }, spin ? 20 : 6);
     const std::string name = std::string("tcp ") + (read ? "read" : "write") + " 4 KiB, " +
                              (spin ? "spinning" : "blocking") + " / bare ping-pong";
     ok &= report(name.c_str(), pair.ours / count * 1e6, "us", pair.ratio, "<= 1.3", pair.ratio <= 1.3);

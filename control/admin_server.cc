@@ -1,5 +1,5 @@
-// The administration socket: a thread accepts, gRPC serves and closes idle streams. Streams beyond the kernel's queue of
-// 64 wait in connect().
+// The administration socket: a thread accepts, gRPC serves and closes idle streams. Streams beyond the kernel's queue
+// of 64 wait in connect().
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>

@@ -2,8 +2,8 @@
 // Inside control/ only.
 #pragma once
 
-#include <grpcpp/client_context.h>
 #include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
 
 #include <memory>
 #include <string>

@@ -43,12 +43,18 @@ Error from_status(const grpc::Status& status, const char* where, const std::stri
     return Error(Errc::kProtocol, where, peer);  // a code of a later version
   }
   switch (status.error_code()) {
-    case grpc::StatusCode::DEADLINE_EXCEEDED: return Error(Errc::kDeadline, where, peer);
-    case grpc::StatusCode::UNAVAILABLE: return Error(Errc::kUnreachable, where, peer);
-    case grpc::StatusCode::UNIMPLEMENTED: return Error(Errc::kVersion, where, peer);
-    case grpc::StatusCode::CANCELLED: return Error(Errc::kUnreachable, where, peer);  // the server is ending
-    case grpc::StatusCode::RESOURCE_EXHAUSTED: return Error(Errc::kBusy, where, peer);
-    default: return Error(Errc::kProtocol, where, peer);
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+      return Error(Errc::kDeadline, where, peer);
+    case grpc::StatusCode::UNAVAILABLE:
+      return Error(Errc::kUnreachable, where, peer);
+    case grpc::StatusCode::UNIMPLEMENTED:
+      return Error(Errc::kVersion, where, peer);
+    case grpc::StatusCode::CANCELLED:
+      return Error(Errc::kUnreachable, where, peer);  // the server is ending
+    case grpc::StatusCode::RESOURCE_EXHAUSTED:
+      return Error(Errc::kBusy, where, peer);
+    default:
+      return Error(Errc::kProtocol, where, peer);
   }
 }
 

@@ -17,12 +17,12 @@ struct NodeDescription {
   std::uint32_t protocol_version = 0;
   Uuid pool;
   Generation generation;
-  std::uint64_t pool_bytes = 0;      // lendable
+  std::uint64_t pool_bytes = 0;  // lendable
   std::uint64_t free_bytes = 0;
   std::uint64_t regions = 0;
-  std::uint8_t durability = 0;       // Durability
-  std::uint8_t persist_method = 0;   // PersistMethod
-  std::string version;               // of the program
+  std::uint8_t durability = 0;      // Durability
+  std::uint8_t persist_method = 0;  // PersistMethod
+  std::string version;              // of the program
   std::uint64_t pid = 0;
 };
 
@@ -35,7 +35,7 @@ struct LeasedRegion {
   std::uint32_t rkey = 0;
   std::uint8_t durability = 0;
   std::uint8_t persist_method = 0;
-  std::uint64_t tag = 0;             // the lessee's number for it (its chunk id); lets a lease be matched after a crash
+  std::uint64_t tag = 0;  // the lessee's number for it (its chunk id); lets a lease be matched after a crash
 };
 
 // A file system's identity towards a node: the key is agreed at the first lease or fence and checked ever after.

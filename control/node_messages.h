@@ -1,5 +1,5 @@
-// Between node.proto's messages and the plain structs of node_client.h. Reading validates: lengths of keys and ids, known
-// enumerators, whole pages. Inside control/ only.
+// Between node.proto's messages and the plain structs of node_client.h. Reading validates: lengths of keys and ids,
+// known enumerators, whole pages. Inside control/ only.
 #pragma once
 
 #include "control/node.pb.h"

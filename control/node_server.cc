@@ -59,8 +59,8 @@ class Adapter final : public node::Node::Service {
   Result<void> lease(const node::LeaseRequest& request, const std::string& peer, node::Region& reply) {
     RETURN_IF_ERROR(check_version(request));
     ASSIGN_OR_RETURN(const FileSystemIdentity who, read_message(request.who()));
-    ASSIGN_OR_RETURN(const LeasedRegion region, service_.lease(who, request.length_bytes(), request.minimum_bytes(),
-                                                               request.tag(), peer));
+    ASSIGN_OR_RETURN(const LeasedRegion region,
+                     service_.lease(who, request.length_bytes(), request.minimum_bytes(), request.tag(), peer));
     write_message(region, reply);
     return success();
   }

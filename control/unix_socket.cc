@@ -26,7 +26,8 @@ Error failed(const char* what, const std::string& path) { return Error(errc_from
 // Two programs that replace a stale socket at once must not remove each other's: they take turns on the directory.
 class DirectoryTurn {
  public:
-  explicit DirectoryTurn(const SocketPath& path) : fd_(::openat(path.directory_fd(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  explicit DirectoryTurn(const SocketPath& path)
+      : fd_(::openat(path.directory_fd(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
     for (int attempt = 0; attempt < 100 && fd_.valid() && ::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0; ++attempt) {
       const timespec pause{0, 10'000'000};
       ::nanosleep(&pause, nullptr);

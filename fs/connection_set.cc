@@ -33,8 +33,11 @@ Posted ConnectionSet::post(NodeId node, Operation& operation) {
       counters.add(Counter::kRemoteWrites);
       counters.add(Counter::kRemoteWrittenBytes, operation.length_bytes);
       break;
-    case OperationKind::kPersist: counters.add(Counter::kRemotePersists); break;
-    case OperationKind::kCompareSwap: break;
+    case OperationKind::kPersist:
+      counters.add(Counter::kRemotePersists);
+      break;
+    case OperationKind::kCompareSwap:
+      break;
   }
   Link& link = **found;
   const Posted posted = link.connection->post(operation);
@@ -79,9 +82,7 @@ bool ConnectionSet::poll() {
   return any;
 }
 
-bool ConnectionSet::poll(NodeId node) {
-  return node.value() < links_.size() && poll(links_[node.value()]);
-}
+bool ConnectionSet::poll(NodeId node) { return node.value() < links_.size() && poll(links_[node.value()]); }
 
 void OperationBatch::add(OperationKind kind, const Chunk& chunk, std::uint64_t offset, std::byte* buffer,
                          std::uint64_t length, TimePoint deadline) {

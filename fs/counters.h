@@ -10,36 +10,36 @@
 namespace rmemfs {
 
 // constant, name for rmemctl (stable).
-#define RMEMFS_LANE_COUNTERS(X)              \
-  X(kLookup, "requests.lookup")              \
-  X(kForget, "requests.forget")              \
-  X(kGetattr, "requests.getattr")            \
-  X(kSetattr, "requests.setattr")            \
-  X(kReadlink, "requests.readlink")          \
-  X(kMakeNode, "requests.make_node")         \
-  X(kUnlink, "requests.unlink")              \
-  X(kRename, "requests.rename")              \
-  X(kLink, "requests.link")                  \
-  X(kOpen, "requests.open")                  \
-  X(kRead, "requests.read")                  \
-  X(kWrite, "requests.write")                \
-  X(kFsync, "requests.fsync")                \
-  X(kReaddir, "requests.readdir")            \
-  X(kStatfs, "requests.statfs")              \
-  X(kFallocate, "requests.fallocate")        \
-  X(kSeek, "requests.seek")                  \
-  X(kErrors, "requests.failed")              \
-  X(kReadBytes, "bytes.read")                \
-  X(kWrittenBytes, "bytes.written")          \
-  X(kRemoteReads, "transport.reads")         \
-  X(kRemoteWrites, "transport.writes")       \
-  X(kRemotePersists, "transport.persists")   \
-  X(kRemoteReadBytes, "transport.read_bytes") \
+#define RMEMFS_LANE_COUNTERS(X)                     \
+  X(kLookup, "requests.lookup")                     \
+  X(kForget, "requests.forget")                     \
+  X(kGetattr, "requests.getattr")                   \
+  X(kSetattr, "requests.setattr")                   \
+  X(kReadlink, "requests.readlink")                 \
+  X(kMakeNode, "requests.make_node")                \
+  X(kUnlink, "requests.unlink")                     \
+  X(kRename, "requests.rename")                     \
+  X(kLink, "requests.link")                         \
+  X(kOpen, "requests.open")                         \
+  X(kRead, "requests.read")                         \
+  X(kWrite, "requests.write")                       \
+  X(kFsync, "requests.fsync")                       \
+  X(kReaddir, "requests.readdir")                   \
+  X(kStatfs, "requests.statfs")                     \
+  X(kFallocate, "requests.fallocate")               \
+  X(kSeek, "requests.seek")                         \
+  X(kErrors, "requests.failed")                     \
+  X(kReadBytes, "bytes.read")                       \
+  X(kWrittenBytes, "bytes.written")                 \
+  X(kRemoteReads, "transport.reads")                \
+  X(kRemoteWrites, "transport.writes")              \
+  X(kRemotePersists, "transport.persists")          \
+  X(kRemoteReadBytes, "transport.read_bytes")       \
   X(kRemoteWrittenBytes, "transport.written_bytes") \
-  X(kRemotePending, "transport.awaited")     \
-  X(kRemoteFailed, "transport.failed")       \
-  X(kSpins, "lane.spins")                    \
-  X(kSpinHits, "lane.spin_hits")             \
+  X(kRemotePending, "transport.awaited")            \
+  X(kRemoteFailed, "transport.failed")              \
+  X(kSpins, "lane.spins")                           \
+  X(kSpinHits, "lane.spin_hits")                    \
   X(kSleeps, "lane.sleeps")
 
 enum class Counter : std::uint8_t {

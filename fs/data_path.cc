@@ -3,7 +3,8 @@
 //   D2  A failed operation of a write whose fate is unknown (deadline, broken link) may still land: its target is
 //       quarantined before the lock is released, so it can never be given to another file.
 //   D3  A region that must be persisted is recorded before the write is acknowledged.
-// Not done here: retries. A Connection repeats what is safe to repeat until the deadline; past it the answer is an error.
+// Not done here: retries. A Connection repeats what is safe to repeat until the deadline; past it the answer is an
+// error.
 #include "fs/data_path.h"
 
 #include <algorithm>
@@ -73,8 +74,8 @@ void DataPath::note_written(InodeNumber ino, const ConnectionSet& connections, c
 Task<Result<std::size_t>> DataPath::read(RequestContext context, InodeRef inode, std::uint64_t offset,
                                          std::span<std::byte> to) {
   if (offset >= kMaxFileBytes || to.empty()) co_return std::size_t{0};
-  RangeLock::Guard guard = co_await inode->range_lock.lock(round_down(offset), round_up(offset + to.size()),
-                                                           RangeLock::Mode::kShared);
+  RangeLock::Guard guard =
+      co_await inode->range_lock.lock(round_down(offset), round_up(offset + to.size()), RangeLock::Mode::kShared);
   const std::uint64_t size = manager_.attributes(*inode).size;
   if (offset >= size) co_return std::size_t{0};
   const std::size_t length = std::min<std::uint64_t>(to.size(), size - offset);
@@ -85,8 +86,7 @@ Task<Result<std::size_t>> DataPath::read(RequestContext context, InodeRef inode,
     if (piece.chunk == nullptr) {
       std::memset(target, 0, piece.length);
     } else {
-      batch.add(OperationKind::kRead, *piece.chunk, piece.chunk_offset, target, piece.length,
-                deadline(*piece.chunk));
+      batch.add(OperationKind::kRead, *piece.chunk, piece.chunk_offset, target, piece.length, deadline(*piece.chunk));
     }
   }
   if (!batch.empty()) {
@@ -121,8 +121,7 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
   for (const Piece& piece : plan.pieces) {
     CHECK(piece.chunk != nullptr);
     auto* source = const_cast<std::byte*>(from.data() + (piece.file_offset - offset));
-    batch.add(OperationKind::kWrite, *piece.chunk, piece.chunk_offset, source, piece.length,
-              deadline(*piece.chunk));
+    batch.add(OperationKind::kWrite, *piece.chunk, piece.chunk_offset, source, piece.length, deadline(*piece.chunk));
   }
   add_zeros(batch, plan.zeros);
   co_await batch.run();
@@ -182,8 +181,7 @@ Task<Result<void>> DataPath::allocate(RequestContext context, InodeRef inode, st
   co_return co_await manager_.allocate(inode, offset, length, keep_size, context.request);
 }
 
-Task<Result<void>> DataPath::punch(RequestContext context, InodeRef inode, std::uint64_t offset,
-                                   std::uint64_t length) {
+Task<Result<void>> DataPath::punch(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length) {
   if (length == 0) co_return Error(Errc::kInvalid, "punch");
   if (offset >= kMaxFileBytes) co_return success();
   length = std::min(length, kMaxFileBytes - offset);

@@ -41,13 +41,11 @@ class DataPath {
       : manager_(manager), deadline_ms_(deadline_ms), lanes_(std::move(lanes)) {}
 
   // Fills `to` from `offset`; returns the bytes before the end of the file. Holes are zeros.
-  Task<Result<std::size_t>> read(RequestContext context, InodeRef inode, std::uint64_t offset,
-                                 std::span<std::byte> to);
+  Task<Result<std::size_t>> read(RequestContext context, InodeRef inode, std::uint64_t offset, std::span<std::byte> to);
   // Writes all of `from` or fails. `append`: at the end of the file, whatever `offset` is.
   Task<Result<void>> write(RequestContext context, InodeRef inode, std::uint64_t offset,
                            std::span<const std::byte> from, bool append);
-  Task<Result<Attributes>> truncate(RequestContext context, InodeRef inode, std::uint64_t size,
-                                    AttributeChange change);
+  Task<Result<Attributes>> truncate(RequestContext context, InodeRef inode, std::uint64_t size, AttributeChange change);
   Task<Result<void>> allocate(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length,
                               bool keep_size);
   Task<Result<void>> punch(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length);

@@ -92,8 +92,7 @@ Task<Result<void>> FileSystem::rename(RequestContext context, InodeNumber parent
   CO_RETURN_IF_ERROR(writable());
   CO_ASSIGN_OR_RETURN(InodeRef from, manager_.get(parent));
   CO_ASSIGN_OR_RETURN(InodeRef to, manager_.get(new_parent));
-  CO_ASSIGN_OR_RETURN(const InodeRef gone,
-                      co_await manager_.rename(from, name, to, new_name, mode, context.request));
+  CO_ASSIGN_OR_RETURN(const InodeRef gone, co_await manager_.rename(from, name, to, new_name, mode, context.request));
   if (gone) after_unlink(gone);
   co_return success();
 }

@@ -3,8 +3,8 @@
 // References: lookup(), make_node(), link() and read_directory() with attributes each count one reference of the inode
 // they return; forget() gives them back. An inode without a name lives while it is referenced.
 // There are no open files here: the caller of an inode's operations holds a reference, which is all that POSIX's
-// "open but unlinked" needs, and permissions are checked by the kernel. Directory streams have handles, because a stream
-// knows more than the cookie where it stands.
+// "open but unlinked" needs, and permissions are checked by the kernel. Directory streams have handles, because a
+// stream knows more than the cookie where it stands.
 //
 // Threads: any lane (the context's connections are its own). Methods that return Result never suspend; they may read
 // the local disk. Tasks suspend on remote memory, journal slots and range locks, each for at most its deadline.
@@ -60,8 +60,8 @@ class FileSystem {
   Task<Result<Attributes>> link(RequestContext context, InodeNumber ino, InodeNumber parent, std::string_view name);
   Task<Result<void>> unlink(RequestContext context, InodeNumber parent, std::string_view name);
   Task<Result<void>> rmdir(RequestContext context, InodeNumber parent, std::string_view name);
-  Task<Result<void>> rename(RequestContext context, InodeNumber parent, std::string_view name,
-                            InodeNumber new_parent, std::string_view new_name, RenameMode mode);
+  Task<Result<void>> rename(RequestContext context, InodeNumber parent, std::string_view name, InodeNumber new_parent,
+                            std::string_view new_name, RenameMode mode);
 
   // Data of regular files: kIsDirectory and kInvalid for others.
   Task<Result<std::size_t>> read(RequestContext context, InodeNumber ino, std::uint64_t offset,

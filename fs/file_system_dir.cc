@@ -1,8 +1,8 @@
 // Directory streams.
 //
-// Entries are read from the directory at each call, never kept from one call to the next: the kernel holds the directory
-// still during a call (its i_rwsem), so an entry given with attributes is true when the kernel caches it. An entry kept
-// longer could bring a removed name back into the kernel's cache.
+// Entries are read from the directory at each call, never kept from one call to the next: the kernel holds the
+// directory still during a call (its i_rwsem), so an entry given with attributes is true when the kernel caches it. An
+// entry kept longer could bring a removed name back into the kernel's cache.
 #include <sys/stat.h>
 
 #include "fs/file_system.h"

@@ -26,8 +26,8 @@ Task<Result<void>> FileSystem::write(RequestContext context, InodeNumber ino, st
   co_return co_await data_.write(context, std::move(inode), offset, from, append);
 }
 
-Task<Result<void>> FileSystem::fallocate(RequestContext context, InodeNumber ino, Fallocate mode,
-                                         std::uint64_t offset, std::uint64_t length) {
+Task<Result<void>> FileSystem::fallocate(RequestContext context, InodeNumber ino, Fallocate mode, std::uint64_t offset,
+                                         std::uint64_t length) {
   CO_RETURN_IF_ERROR(writable());
   CO_ASSIGN_OR_RETURN(InodeRef inode, regular(ino));
   if (mode == Fallocate::kPunchHole) co_return co_await data_.punch(context, std::move(inode), offset, length);

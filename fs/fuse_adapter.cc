@@ -12,7 +12,7 @@ namespace rmemfs {
 namespace fuse_detail {
 
 struct stat to_stat(const Attributes& a) {
-  struct stat st{};
+  struct stat st {};
   st.st_ino = a.ino.value();
   st.st_mode = a.mode;
   st.st_nlink = a.nlink;
@@ -48,9 +48,9 @@ namespace {
 
 void op_init(void* userdata, fuse_conn_info* connection) noexcept {
   auto& adapter = *static_cast<FuseAdapter*>(userdata);
-  connection->want &= ~(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_ATOMIC_O_TRUNC |
-                        FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE |
-                        FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_POSIX_ACL);
+  connection->want &=
+      ~(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_SPLICE_READ |
+        FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_POSIX_ACL);
   const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
                           FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS;
   connection->want |= connection->capable & wanted;
@@ -68,9 +68,7 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) noexcept {
   reply_attributes(call, call.files().getattr(InodeNumber(ino)));
 }
 
-Timestamp to_timestamp(const timespec& time) {
-  return {time.tv_sec, static_cast<std::uint32_t>(time.tv_nsec)};
-}
+Timestamp to_timestamp(const timespec& time) { return {time.tv_sec, static_cast<std::uint32_t>(time.tv_nsec)}; }
 
 Task<void> do_setattr(Call call, InodeNumber ino, SetAttributes change) {
   const auto result = co_await call.files().setattr(call.context, ino, std::move(change));
@@ -94,7 +92,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* attr, int to_set, f
 void op_statfs(fuse_req_t req, fuse_ino_t) noexcept {
   const Call call(req, Counter::kStatfs);
   const SpaceStatistics space = call.files().statfs();
-  struct statvfs st{};
+  struct statvfs st {};
   st.f_bsize = kBlockBytes;
   st.f_frsize = kBlockBytes;
   st.f_blocks = space.total_bytes / kBlockBytes;

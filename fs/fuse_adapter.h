@@ -1,8 +1,8 @@
 // Between libfuse's low-level operations and FileSystem: unpack a request, call, reply. The only place where an Error
 // becomes an errno.
 //
-// Each operation runs in the lane that read the request; a Task that suspends is resumed there. Nothing is held across a
-// reply, because the reply may end the inode's life. A reply that carried references and could not be delivered gives
+// Each operation runs in the lane that read the request; a Task that suspends is resumed there. Nothing is held across
+// a reply, because the reply may end the inode's life. A reply that carried references and could not be delivered gives
 // them back.
 //
 // What the kernel is told (all changes pass through this mount, so its caches may be trusted):
@@ -10,7 +10,8 @@
 //   - OPEN, CREATE, FLUSH and ACCESS are answered "not implemented" once, after which the kernel does without: an inode
 //     lives by its lookup count, so open files need no handle (a create is a MKNOD, a close costs nothing). The errors
 //     of writes are known when write() returns, those of mappings when the kernel writes them back;
-//   - set-user-ID bits are cleared by the kernel (it sends the SETATTR), because the protocol level of libfuse 3.14 does
+//   - set-user-ID bits are cleared by the kernel (it sends the SETATTR), because the protocol level of libfuse 3.14
+//   does
 //     not say in a WRITE who writes.
 #pragma once
 

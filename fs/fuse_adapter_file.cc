@@ -73,10 +73,17 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int flags, off_t offset, off_t
   Call call(req, Counter::kFallocate);
   FileSystem::Fallocate mode;
   switch (flags) {
-    case 0: mode = FileSystem::Fallocate::kExtend; break;
-    case FALLOC_FL_KEEP_SIZE: mode = FileSystem::Fallocate::kKeepSize; break;
-    case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE: mode = FileSystem::Fallocate::kPunchHole; break;
-    default: return reply_error(call, Error(Errc::kNotSupported, "fallocate"));
+    case 0:
+      mode = FileSystem::Fallocate::kExtend;
+      break;
+    case FALLOC_FL_KEEP_SIZE:
+      mode = FileSystem::Fallocate::kKeepSize;
+      break;
+    case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+      mode = FileSystem::Fallocate::kPunchHole;
+      break;
+    default:
+      return reply_error(call, Error(Errc::kNotSupported, "fallocate"));
   }
   spawn(do_fallocate(std::move(call), InodeNumber(ino), mode, static_cast<std::uint64_t>(offset),
                      static_cast<std::uint64_t>(length)));
@@ -88,8 +95,10 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, fuse_fil
     return reply_error(call, Error(Errc::kInvalid, "lseek"));
   }
   const auto found = call.files().seek(InodeNumber(ino), static_cast<std::uint64_t>(offset), whence == SEEK_HOLE);
-  if (found.ok()) fuse_reply_lseek(req, static_cast<off_t>(*found));
-  else reply_error(call, found.error());
+  if (found.ok())
+    fuse_reply_lseek(req, static_cast<off_t>(*found));
+  else
+    reply_error(call, found.error());
 }
 
 }  // namespace

@@ -34,8 +34,10 @@ void op_forget_multi(fuse_req_t req, std::size_t count, fuse_forget_data* forget
 void op_readlink(fuse_req_t req, fuse_ino_t ino) noexcept {
   const Call call(req, Counter::kReadlink);
   const auto target = call.files().readlink(InodeNumber(ino));
-  if (target.ok()) fuse_reply_readlink(req, target->c_str());
-  else reply_error(call, target.error());
+  if (target.ok())
+    fuse_reply_readlink(req, target->c_str());
+  else
+    reply_error(call, target.error());
 }
 
 // `name` and `target` lie in the request's buffer, which the call holds.
@@ -95,10 +97,16 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char* name, fuse_ino_t n
                unsigned flags) noexcept {
   RenameMode mode = RenameMode::kReplace;
   switch (flags) {
-    case 0: break;
-    case RENAME_NOREPLACE: mode = RenameMode::kNoReplace; break;
-    case RENAME_EXCHANGE: mode = RenameMode::kExchange; break;
-    default: return reply_error(Call(req, Counter::kRename), Error(Errc::kInvalid, "rename"));
+    case 0:
+      break;
+    case RENAME_NOREPLACE:
+      mode = RenameMode::kNoReplace;
+      break;
+    case RENAME_EXCHANGE:
+      mode = RenameMode::kExchange;
+      break;
+    default:
+      return reply_error(Call(req, Counter::kRename), Error(Errc::kInvalid, "rename"));
   }
   spawn(do_rename(Call(req, Counter::kRename), InodeNumber(parent), name, InodeNumber(new_parent), new_name, mode));
 }

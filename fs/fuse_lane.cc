@@ -139,11 +139,15 @@ FuseLane::Serve FuseLane::serve() {
   const ssize_t got = ::read(device_.get(), room.data(), room.size());
   if (got < 0) {
     switch (errno) {
-      case EAGAIN: return Serve::kNothing;
+      case EAGAIN:
+        return Serve::kNothing;
       case EINTR:
-      case ENOENT: return Serve::kServed;  // the request was withdrawn while it was read
-      case ENODEV: break;
-      default: log::error("lane {}: reading /dev/fuse: {}", options_.index, std::strerror(errno));
+      case ENOENT:
+        return Serve::kServed;  // the request was withdrawn while it was read
+      case ENODEV:
+        break;
+      default:
+        log::error("lane {}: reading /dev/fuse: {}", options_.index, std::strerror(errno));
     }
     ended_ = true;
     if (device_watched_) ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, device_.get(), nullptr);
@@ -169,8 +173,11 @@ bool FuseLane::spin() {
   const bool remote = connections_.outstanding() > 0;
   double bound = 0;
   switch (options_.poll) {
-    case PollMode::kOff: return false;
-    case PollMode::kFixed: bound = options_.spin_us; break;
+    case PollMode::kOff:
+      return false;
+    case PollMode::kFixed:
+      bound = options_.spin_us;
+      break;
     case PollMode::kAdaptive:
       if (remote) {
         bound = wait_us_ <= kLongestSpinUs ? std::min(2 * wait_us_ + 5, kLongestSpinUs) : 0;
@@ -200,8 +207,10 @@ bool FuseLane::spin() {
 void FuseLane::sleep(bool stalled) {
   const bool watch_device = !ended_ && !stalled && !stop_reading_.load(std::memory_order_relaxed);
   if (watch_device != device_watched_) {
-    if (watch_device) watch(device_.get(), kDeviceTag);
-    else ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, device_.get(), nullptr);
+    if (watch_device)
+      watch(device_.get(), kDeviceTag);
+    else
+      ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, device_.get(), nullptr);
     device_watched_ = watch_device;
   }
   sleeping_.store(true);

@@ -5,8 +5,8 @@
 // eventfd that other threads post through) and reads of the local disk by the metadata store.
 //
 // Waiting. With few cores and nothing outstanding a lane sleeps as soon as the kernel has no request: the kernel then
-// wakes the lane on the core of the process that asked. With operations outstanding on a node that answers soon, or with
-// many cores, it first spins for a bounded time that follows what the last answers took (`PollMode::kAdaptive`).
+// wakes the lane on the core of the process that asked. With operations outstanding on a node that answers soon, or
+// with many cores, it first spins for a bounded time that follows what the last answers took (`PollMode::kAdaptive`).
 //
 // Life: start() -> serving -> stop_reading() (or the kernel ends the connection) -> stop() once active() is 0 in every
 // lane -> join(). Members are the lane thread's own unless said otherwise.
@@ -34,8 +34,8 @@ enum class PollMode : std::uint8_t { kOff, kFixed, kAdaptive };
 struct LaneOptions {
   std::uint32_t index = 0;
   std::uint32_t lanes = 1;
-  int cpu = -1;                // core to pin to; -1: none
-  unsigned cores = 1;          // of the machine
+  int cpu = -1;        // core to pin to; -1: none
+  unsigned cores = 1;  // of the machine
   PollMode poll = PollMode::kAdaptive;
   std::uint32_t spin_us = 0;   // kFixed
   std::uint32_t buffers = 32;  // requests in flight at most
@@ -58,7 +58,9 @@ class FuseLane final : public Executor {
   void start();
   void stop_reading();  // any thread: no new requests
   void stop();          // any thread: ends the thread; what is still suspended is abandoned
-  void join() { if (thread_.joinable()) thread_.join(); }
+  void join() {
+    if (thread_.joinable()) thread_.join();
+  }
   // Requests that are not answered yet. Any thread.
   std::size_t active() const { return active_.load(std::memory_order_acquire); }
 
@@ -94,15 +96,15 @@ class FuseLane final : public Executor {
   bool device_watched_ = false;
   bool ended_ = false;
   bool announced_ = false;
-  double wait_us_ = 20;                          // mean time that outstanding operations made us wait
-  TimePoint waiting_since_{};                    // when the present wait began; zero: not waiting
-  std::vector<std::coroutine_handle<>> local_;   // posted by this lane
+  double wait_us_ = 20;                         // mean time that outstanding operations made us wait
+  TimePoint waiting_since_{};                   // when the present wait began; zero: not waiting
+  std::vector<std::coroutine_handle<>> local_;  // posted by this lane
   std::vector<std::coroutine_handle<>> running_;
 
   std::atomic<std::size_t> active_{0};
   std::atomic<bool> stop_reading_{false}, stop_{false};
   std::atomic<bool> sleeping_{false};
-  std::atomic<bool> posted_flag_{false};         // remote_ is not empty
+  std::atomic<bool> posted_flag_{false};  // remote_ is not empty
   Mutex remote_mutex_{LockRank::kExecutor};
   std::vector<std::coroutine_handle<>> remote_;  // posted by other threads; guarded by remote_mutex_
   std::thread thread_;

@@ -81,8 +81,8 @@ Result<void> FuseMount::mount(FileSystem& files) {
   }
   mounted_ = true;
 
-  static const fuse_custom_io io = {.writev = &FuseLane::write_reply, .read = &unused_read, .splice_receive = nullptr,
-                                    .splice_send = nullptr};
+  static const fuse_custom_io io = {
+      .writev = &FuseLane::write_reply, .read = &unused_read, .splice_receive = nullptr, .splice_send = nullptr};
   const int session_fd = fuse_session_fd(session_);
   if (fuse_session_custom_io(session_, &io, session_fd) != 0) {
     return Error(Errc::kNotSupported, "mount", "libfuse's custom I/O");

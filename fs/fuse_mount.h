@@ -17,7 +17,7 @@
 namespace rmemfs {
 
 struct FuseMountOptions {
-  std::string source;                       // shown by findmnt
+  std::string source;  // shown by findmnt
   std::string mountpoint;
   std::vector<std::string> kernel_options;  // such as "nosuid"; already known to libfuse
   unsigned lanes = 0;                       // 0: one per core that the process may use

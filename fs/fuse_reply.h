@@ -41,8 +41,10 @@ inline void reply_error(const Call& call, const Error& error) {
 }
 template <typename T>
 void reply_status(const Call& call, const Result<T>& result) {
-  if (result.ok()) fuse_reply_err(call.request, 0);
-  else reply_error(call, result.error());
+  if (result.ok())
+    fuse_reply_err(call.request, 0);
+  else
+    reply_error(call, result.error());
 }
 void reply_attributes(const Call& call, const Result<Attributes>& result);
 // Gives the reference back when the kernel did not take the reply (the caller was killed meanwhile).

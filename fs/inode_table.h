@@ -1,11 +1,10 @@
 // Lookup counts: how many references to each inode the kernel holds (one per answered LOOKUP, MKNOD, LINK, ...).
 //
-// An inode without a name (nlink 0) lives as long as the kernel knows it: an open file, a current directory or a mapping
-// all keep the kernel's inode and with it the lookup count. So no table of open files is needed. Whoever takes the last
-// reference of a nameless inode away is told to purge it, exactly once.
-// Invariant: a count is never 0 in the table; the orphan mark is set at most while a count is there.
-// Thread-safe. Rank kInodeTable, one shard at a time. Size: one entry per inode that the kernel caches; the kernel
-// shrinks that cache under memory pressure.
+// An inode without a name (nlink 0) lives as long as the kernel knows it: an open file, a current directory or a
+// mapping all keep the kernel's inode and with it the lookup count. So no table of open files is needed. Whoever takes
+// the last reference of a nameless inode away is told to purge it, exactly once. Invariant: a count is never 0 in the
+// table; the orphan mark is set at most while a count is there. Thread-safe. Rank kInodeTable, one shard at a time.
+// Size: one entry per inode that the kernel caches; the kernel shrinks that cache under memory pressure.
 #pragma once
 
 #include <array>

@@ -7,8 +7,8 @@
 namespace rmemfs {
 
 RequestBuffers::RequestBuffers(std::uint32_t count) : references_(count, 0) {
-  void* memory = ::mmap(nullptr, count * kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                        -1, 0);
+  void* memory =
+      ::mmap(nullptr, count * kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   CHECK(memory != MAP_FAILED);
   memory_ = static_cast<std::byte*>(memory);
   for (std::uint32_t i = count; i-- > 0;) free_.push_back(i);

@@ -1,8 +1,8 @@
 // Buffers that FUSE requests are read into. A buffer belongs to its request until the reply: a WRITE's payload goes to
 // the memory nodes from where it arrived, a READ's data lands where the reply is sent from.
 //
-// Layout: the request begins kRequestHead bytes before a page, so that a WRITE's payload (behind its two headers) begins
-// on the page; a READ's request is shorter than that head, so its data may use everything from the page on.
+// Layout: the request begins kRequestHead bytes before a page, so that a WRITE's payload (behind its two headers)
+// begins on the page; a READ's request is shorter than that head, so its data may use everything from the page on.
 // Thread: the lane's only. Bound: `count` buffers; without a free one the lane stops reading requests.
 #pragma once
 
@@ -22,8 +22,7 @@ class BufferRef {
  public:
   BufferRef() = default;
   BufferRef(const BufferRef& other);
-  BufferRef(BufferRef&& other) noexcept
-      : pool_(std::exchange(other.pool_, nullptr)), index_(other.index_) {}
+  BufferRef(BufferRef&& other) noexcept : pool_(std::exchange(other.pool_, nullptr)), index_(other.index_) {}
   BufferRef& operator=(BufferRef other) noexcept {
     std::swap(pool_, other.pool_);
     std::swap(index_, other.index_);
@@ -59,9 +58,9 @@ class RequestBuffers {
 
  private:
   friend class BufferRef;
-  std::byte* memory_ = nullptr;             // mapped; pages are touched when first used
-  std::vector<std::uint32_t> references_;   // by buffer
-  std::vector<std::uint32_t> free_;         // last used first: few buffers stay warm
+  std::byte* memory_ = nullptr;            // mapped; pages are touched when first used
+  std::vector<std::uint32_t> references_;  // by buffer
+  std::vector<std::uint32_t> free_;        // last used first: few buffers stay warm
 };
 
 inline BufferRef::BufferRef(const BufferRef& other) : pool_(other.pool_), index_(other.index_) {

@@ -73,7 +73,7 @@ class ExtentAllocator {
   struct Space {
     std::uint32_t blocks = 0;
     std::uint32_t free = 0;
-    std::uint32_t next = 0;  // where the next file starts
+    std::uint32_t next = 0;     // where the next file starts
     std::uint64_t pending = 0;  // blocks
     bool dropped = false;
     bool suspended = false;

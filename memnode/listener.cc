@@ -1,5 +1,6 @@
 // Invariants:
-//   L1  A descriptor is in exactly one of: a listening socket, a silent stream, the watch of a control stream; closing it
+//   L1  A descriptor is in exactly one of: a listening socket, a silent stream, the watch of a control stream; closing
+//   it
 //       or handing it over removes it from epoll first.
 //   L2  The first bytes are looked at with MSG_PEEK; what receives the stream reads them again.
 //   L3  Silent streams are in a list by age, so the oldest and the late ones are found without a search.

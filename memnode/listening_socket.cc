@@ -70,14 +70,14 @@ Result<ListeningSocket> listen_tcp(const std::string& address, std::string_view 
   const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(found, &::freeaddrinfo);
   for (const addrinfo* info = found; info != nullptr && !insecure; info = info->ai_next) {
     if (is_loopback(info->ai_addr)) continue;
-    return invalid(address, "can be reached from other machines, and nothing on it is encrypted; give --insecure if "
-                            "the network is trusted");
+    return invalid(address,
+                   "can be reached from other machines, and nothing on it is encrypted; give --insecure if "
+                   "the network is trusted");
   }
   ListeningSocket socket;
   socket.tcp_socket.reset(::socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   const int one = 1;
-  if (!socket.tcp_socket.valid() ||
-      ::setsockopt(socket.fd(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
+  if (!socket.tcp_socket.valid() || ::setsockopt(socket.fd(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
       ::bind(socket.fd(), found->ai_addr, found->ai_addrlen) != 0 || ::listen(socket.fd(), kBacklog) != 0) {
     return failed(address);
   }

@@ -56,9 +56,9 @@ Result<void> MemoryNode::check(const FileSystemIdentity& who, const PoolFileSyst
     return Error(Errc::kRefused, "node");
   }
   if (who.epoch < known.epoch) {
-    return Error(Errc::kFenced, "node",
-                 "mount epoch " + std::to_string(who.epoch.value()) + " is older than " +
-                     std::to_string(known.epoch.value()));
+    return Error(
+        Errc::kFenced, "node",
+        "mount epoch " + std::to_string(who.epoch.value()) + " is older than " + std::to_string(known.epoch.value()));
   }
   return success();
 }
@@ -138,7 +138,8 @@ Result<void> MemoryNode::release(const FileSystemIdentity& who, RegionId id, con
     if (!known) return Error(Errc::kBusy, "release");
     RETURN_IF_ERROR(check(who, *known, peer));
     const std::optional<PoolRegion> region = pool_.find_region(id);
-    if (!region) return pool_.was_given(id) ? success() : Result<void>(Error(Errc::kNotFound, "release", "no such region"));
+    if (!region)
+      return pool_.was_given(id) ? success() : Result<void>(Error(Errc::kNotFound, "release", "no such region"));
     if (region->file_system != who.uuid) return Error(Errc::kRefused, "release");
     RETURN_IF_ERROR(pool_.begin_release(id));
     if (const auto open = open_.find(id); open != open_.end()) {

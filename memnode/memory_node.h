@@ -3,9 +3,11 @@
 //
 // Invariants:
 //   N1  A file system's key is recorded when it first leases, fences or connects, and every later caller shows it.
-//   N2  A file system's epoch only grows, is stored in the pool before anything acts on it, and when fence(), admit() or
+//   N2  A file system's epoch only grows, is stored in the pool before anything acts on it, and when fence(), admit()
+//   or
 //       lease() return for an epoch, no operation of an older session can still land.
-//   N3  A region is found by open_region() only while it is leased; its memory is zeroed after every target has finished
+//   N3  A region is found by open_region() only while it is leased; its memory is zeroed after every target has
+//   finished
 //       what it was doing with it, and leased again only after that.
 // Any thread. Takes Mutex kChunkMap, then the pool's. Targets are called without a lock held.
 #pragma once
@@ -59,7 +61,8 @@ class MemoryNode final : public NodeService, public RegionSource {
   Mutex mutex_{LockRank::kChunkMap};
   // Guarded by mutex_.
   std::unordered_map<RegionId, std::shared_ptr<OpenRegion>> open_;  // leased regions that a target has asked for
-  std::set<Uuid> told_refused_;  // file systems of the pool whose wrong keys are in the log; as many as the pool's table
+  std::set<Uuid>
+      told_refused_;  // file systems of the pool whose wrong keys are in the log; as many as the pool's table
 };
 
 }  // namespace rmemfs

@@ -105,11 +105,10 @@ Result<void> Pool::adopt() {
     const std::uint64_t offset = memory_->layout().data_offset + entry.offset;
     CHECK(allocator_.take_exactly({entry.offset, entry.length}));  // read_pool_tables saw that they do not overlap
     used[row.slot] = true;
-    regions_.emplace(RegionId(entry.id),
-                     Live{row.slot,
-                          {RegionId(entry.id), Uuid{entry.file_system}, AccessKey{entry.key}, offset, entry.length,
-                           entry.tag},
-                          row.state});
+    regions_.emplace(RegionId(entry.id), Live{row.slot,
+                                              {RegionId(entry.id), Uuid{entry.file_system}, AccessKey{entry.key},
+                                               offset, entry.length, entry.tag},
+                                              row.state});
   }
   for (auto slot = static_cast<std::uint32_t>(used.size()); slot-- > 0;) {
     if (!used[slot]) free_region_slots_.push_back(slot);
@@ -210,7 +209,9 @@ Result<PoolRegion> Pool::lease(const Uuid& file_system, std::uint64_t length, st
   CHECK(file_systems_.contains(file_system));
   if (free_region_slots_.empty()) return Error(Errc::kTooMany, "pool", "its table of regions is full");
   const std::optional<RegionAllocator::Run> run = allocator_.take(length, minimum);
-  if (!run) return Error(Errc::kNoSpace, "pool", "the largest free run has " + std::to_string(allocator_.largest_free()) + " bytes");
+  if (!run)
+    return Error(Errc::kNoSpace, "pool",
+                 "the largest free run has " + std::to_string(allocator_.largest_free()) + " bytes");
   const std::uint32_t slot = free_region_slots_.back();
   RegionEntry& entry = region_entry(slot);
   RegionEntry fresh{};
@@ -229,8 +230,9 @@ Result<PoolRegion> Pool::lease(const Uuid& file_system, std::uint64_t length, st
   RETURN_IF_ERROR(memory_->persist(&entry, sizeof entry));
   RETURN_IF_ERROR(store(entry.state, word(RegionState::kLeased)));
   free_region_slots_.pop_back();
-  const PoolRegion region{RegionId(fresh.id), file_system, AccessKey{fresh.key},
-                          memory_->layout().data_offset + run->offset, run->length, tag};
+  const PoolRegion region{RegionId(fresh.id),   file_system,
+                          AccessKey{fresh.key}, memory_->layout().data_offset + run->offset,
+                          run->length,          tag};
   regions_.emplace(region.id, Live{slot, region, RegionState::kLeased});
   return region;
 }
@@ -262,7 +264,8 @@ std::vector<PoolRegion> Pool::regions_of(const Uuid& file_system) const {
 Result<void> Pool::begin_release(RegionId id) {
   MutexLock lock(mutex_);
   const auto found = regions_.find(id);
-  if (found == regions_.end() || found->second.state != RegionState::kLeased) return Error(Errc::kNotFound, "pool release");
+  if (found == regions_.end() || found->second.state != RegionState::kLeased)
+    return Error(Errc::kNotFound, "pool release");
   found->second.state = RegionState::kDirty;
   return store(region_entry(found->second.slot).state, word(RegionState::kDirty));
 }

@@ -1,7 +1,7 @@
 // Pool: the memory that a node lends, with its regions and the file systems that know it.
 //
-// Its tables live in the memory itself (pool_format.h), and every change leaves them valid after each single store, so a
-// node killed at any instruction finds a sound pool. Regions: free -> leased -> dirty -> (zeroed) -> free.
+// Its tables live in the memory itself (pool_format.h), and every change leaves them valid after each single store, so
+// a node killed at any instruction finds a sound pool. Regions: free -> leased -> dirty -> (zeroed) -> free.
 // Thread-safe; takes Mutex kAllocator. Zeroing runs outside it. Blocks on fdatasync only for pmem: on an ordinary file.
 #pragma once
 

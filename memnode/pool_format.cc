@@ -10,7 +10,9 @@ namespace {
 
 constexpr std::uint64_t kSmallPool = 64u << 20;  // below, alignment to huge pages would waste too much
 
-std::uint64_t round_up(std::uint64_t value, std::uint64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+std::uint64_t round_up(std::uint64_t value, std::uint64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
 
 template <std::size_t size>
 bool all_zero(const std::array<std::byte, size>& bytes) {
@@ -47,9 +49,7 @@ std::uint32_t checksum(const FileSystemEntry& entry) {
   return crc32c(std::as_bytes(std::span(&entry, 1)).subspan(16, 32));
 }
 
-std::uint32_t checksum(const RegionEntry& entry) {
-  return crc32c(std::as_bytes(std::span(&entry, 1)).subspan(8, 72));
-}
+std::uint32_t checksum(const RegionEntry& entry) { return crc32c(std::as_bytes(std::span(&entry, 1)).subspan(8, 72)); }
 
 bool looks_like_pool(std::span<const std::byte> page) {
   return page.size() >= 8 && std::memcmp(page.data(), &kPoolMagic, 8) == 0;
@@ -73,10 +73,11 @@ Result<PoolLayout> check_superblock(const PoolSuperblock& s, std::uint64_t file_
   Result<PoolLayout> layout = PoolLayout::make(s.data_bytes, kPoolPage);
   if (!layout.ok()) return damaged("its size is impossible");
   layout->file_bytes = s.file_bytes;
-  const PoolLayout stated{s.file_systems_offset, s.regions_offset, s.region_slots, s.data_offset, s.data_bytes,
-                          s.file_bytes};
+  const PoolLayout stated{s.file_systems_offset, s.regions_offset, s.region_slots,
+                          s.data_offset,         s.data_bytes,     s.file_bytes};
   if (stated != *layout) return damaged("its tables are not where this version puts them");
-  if (s.file_bytes % kPoolPage != 0 || s.file_bytes < s.data_offset + s.data_bytes || s.file_bytes > kMaxPoolBytes * 2) {
+  if (s.file_bytes % kPoolPage != 0 || s.file_bytes < s.data_offset + s.data_bytes ||
+      s.file_bytes > kMaxPoolBytes * 2) {
     return damaged("its size is impossible");
   }
   if (file_bytes != s.file_bytes) {

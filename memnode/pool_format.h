@@ -6,8 +6,8 @@
 //   regions_offset       table of regions, region_slots entries
 //   data_offset          what is lent, data_bytes
 //
-// Little-endian, fixed width. Reserved bytes are zero and checked. What changes, changes by one aligned 8-byte store: an
-// entry's other fields are written (and made persistent) while its state says that they do not count.
+// Little-endian, fixed width. Reserved bytes are zero and checked. What changes, changes by one aligned 8-byte store:
+// an entry's other fields are written (and made persistent) while its state says that they do not count.
 #pragma once
 
 #include <array>

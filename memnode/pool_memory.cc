@@ -51,11 +51,12 @@ std::uint64_t available_memory() {
 Result<void> check_memory(std::uint64_t bytes) {
   const std::uint64_t available = available_memory();
   if (bytes <= available) return success();
-  return Error(Errc::kNoMemory, kWhere, "not enough memory: " + mib(available) + " available, " + mib(bytes) + " asked");
+  return Error(Errc::kNoMemory, kWhere,
+               "not enough memory: " + mib(available) + " available, " + mib(bytes) + " asked");
 }
 
 struct Medium {
-  bool memory = false;       // tmpfs: its pages are the host's memory
+  bool memory = false;  // tmpfs: its pages are the host's memory
   std::uint64_t granule = kPoolPage;
   std::uint64_t free_bytes = 0;
 };
@@ -73,8 +74,8 @@ Result<Medium> medium_of(int fd, const std::string& path) {
 // Reserves the whole file, so that no later store finds its file system full.
 Result<void> reserve(int fd, const std::string& path, std::uint64_t bytes, const Medium& medium) {
   const Error no_room(Errc::kNoSpace, kWhere,
-                      std::string("not enough ") + (medium.memory ? "memory" : "room") + " in " + parent_of(path) + ": " +
-                          mib(medium.free_bytes) + " free, " + mib(bytes) + " asked");
+                      std::string("not enough ") + (medium.memory ? "memory" : "room") + " in " + parent_of(path) +
+                          ": " + mib(medium.free_bytes) + " free, " + mib(bytes) + " asked");
   if (medium.free_bytes < bytes) return no_room;
   if (medium.memory) RETURN_IF_ERROR(check_memory(bytes));
   if (::ftruncate(fd, static_cast<off_t>(bytes)) != 0) return failed(path, "ftruncate");
@@ -179,7 +180,8 @@ Result<std::unique_ptr<PoolMemory>> PoolMemory::open_existing(const PoolOptions&
 }
 
 Result<std::unique_ptr<PoolMemory>> PoolMemory::open_new(const PoolOptions& options) {
-  if (options.data_bytes == 0) return Error(Errc::kInvalid, kWhere, options.path + " does not exist; a new pool needs a size");
+  if (options.data_bytes == 0)
+    return Error(Errc::kInvalid, kWhere, options.path + " does not exist; a new pool needs a size");
   const std::string forming = options.path + ".forming";
   UniqueFd fd(::open(forming.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!fd.valid()) return failed(forming, "open");

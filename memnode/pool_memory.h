@@ -1,8 +1,8 @@
 // The bytes behind a pool: an anonymous memory file, a file in /dev/shm or on hugetlbfs, or persistent memory.
 //
-// A new file is formed under PATH.forming and gets its name by publish(), so a node killed in between leaves nothing that
-// looks like a pool. Its room is reserved when it is made: no store into it can fail later with SIGBUS.
-// One process holds a pool at a time (flock). Thread-safety: as memory; open and publish by one thread.
+// A new file is formed under PATH.forming and gets its name by publish(), so a node killed in between leaves nothing
+// that looks like a pool. Its room is reserved when it is made: no store into it can fail later with SIGBUS. One
+// process holds a pool at a time (flock). Thread-safety: as memory; open and publish by one thread.
 #pragma once
 
 #include <cstddef>
@@ -20,9 +20,9 @@
 namespace rmemfs {
 
 struct PoolOptions {
-  std::string path;              // empty: anonymous
-  bool persistent = false;       // `path` is mapped by libpmem
-  std::uint64_t data_bytes = 0;  // to lend; 0: what the existing pool has
+  std::string path;                     // empty: anonymous
+  bool persistent = false;              // `path` is mapped by libpmem
+  std::uint64_t data_bytes = 0;         // to lend; 0: what the existing pool has
   std::function<void()> after_persist;  // tests look at the bytes here; the pool's lock may be held
 };
 
@@ -36,10 +36,10 @@ class PoolMemory {
 
   std::span<std::byte> bytes() const { return bytes_; }
   int fd() const { return fd_.get(); }
-  bool fresh() const { return fresh_; }                    // all zeros, to be formatted
+  bool fresh() const { return fresh_; }  // all zeros, to be formatted
   const PoolLayout& layout() const { return layout_; }
   DurabilityDescriptor durability() const;
-  bool keeps_contents() const { return persistent_; }      // over a restart of the host
+  bool keeps_contents() const { return persistent_; }  // over a restart of the host
 
   // Stores made before this call come before those made after it, also for whoever finds the memory after our death;
   // on persistent memory they are persistent when it returns. kLocalIo.

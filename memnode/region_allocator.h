@@ -1,5 +1,5 @@
-// Which bytes of a pool are free: first fit by offset, in multiples of 4 KiB. Runs of 2 MiB and more begin on a multiple
-// of 2 MiB, so that huge pages can back them. Plain data, not thread-safe.
+// Which bytes of a pool are free: first fit by offset, in multiples of 4 KiB. Runs of 2 MiB and more begin on a
+// multiple of 2 MiB, so that huge pages can back them. Plain data, not thread-safe.
 //
 // Invariants: free runs are disjoint, not empty and not adjacent; they and the taken runs make up the whole.
 #pragma once

@@ -1,8 +1,8 @@
 // Order of the steps, each of which a crash may interrupt and the next recovery repeats with the same result:
 //   1  superblock            read
-//   2  journal               its superblock is read: a missing, damaged or foreign one ends here, before anything changed
-//   3  metadata store        opened; its uuid must be the superblock's
-//   4  journal               committed transactions above the store's watermark are applied, the store made durable, the
+//   2  journal               its superblock is read: a missing, damaged or foreign one ends here, before anything
+//   changed 3  metadata store        opened; its uuid must be the superblock's 4  journal               committed
+//   transactions above the store's watermark are applied, the store made durable, the
 //                            journal's epoch stepped (recover_journal)
 //   5  superblock            mount epoch raised and stored, before any node hears of it: an epoch is never used twice
 // A read-only opening stops after laying the journal's transactions over the store in memory.

@@ -1,5 +1,5 @@
-// Mount recovery: from a metadata directory, clean or crashed, to an open store and journal. Runs before a mount serves.
-// Blocks. Does not look at files: its cost is the journal's, never the tree's.
+// Mount recovery: from a metadata directory, clean or crashed, to an open store and journal. Runs before a mount
+// serves. Blocks. Does not look at files: its cost is the journal's, never the tree's.
 #pragma once
 
 #include <memory>
@@ -23,10 +23,10 @@ struct RecoveredStore {
 struct RecoverOptions {
   MetastoreOptions metastore;
   JournalOptions journal;
-  bool read_only = false;    // nothing is written: the journal's transactions are laid over the store in memory
-  bool accept_gap = false;   // fsck's decision
-  bool force_pmem = false;   // measurement: treat the journal file as persistent memory
-  bool raise_epoch = true;   // a mount does; fsck does not
+  bool read_only = false;   // nothing is written: the journal's transactions are laid over the store in memory
+  bool accept_gap = false;  // fsck's decision
+  bool force_pmem = false;  // measurement: treat the journal file as persistent memory
+  bool raise_epoch = true;  // a mount does; fsck does not
 };
 
 // The caller holds the directory's lock. Errors as load_superblock, Metastore::open, recover_journal.

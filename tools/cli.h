@@ -22,7 +22,8 @@ namespace rmemfs::cli {
 inline constexpr int kUsage = 2;
 inline constexpr int kFailure = 1;
 
-// "4G", "64M", "512K", "1T", "4096" (bytes): powers of 1024, whole numbers. kInvalid, with a sentence naming what is wrong.
+// "4G", "64M", "512K", "1T", "4096" (bytes): powers of 1024, whole numbers. kInvalid, with a sentence naming what is
+// wrong.
 Result<std::uint64_t> parse_size(std::string_view text);
 // "4.0 GiB", "512 KiB", "17 bytes": for people.
 std::string format_size(std::uint64_t bytes);

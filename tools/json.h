@@ -29,7 +29,7 @@ class Json {
  private:
   void separate();
   std::string text_;
-  bool first_ = true;      // in the innermost object or array
+  bool first_ = true;  // in the innermost object or array
   bool after_key_ = false;
 };
 

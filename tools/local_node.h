@@ -18,7 +18,7 @@ inline constexpr const char* kLocalNodeAddress = "shm:node.sock";  // relative t
 
 struct LocalNode {
   std::string directory;
-  std::string pool;             // path of the pool file
+  std::string pool;  // path of the pool file
   std::uint64_t size_bytes = 0;
 };
 

@@ -63,27 +63,35 @@ std::string survival(const std::vector<NodeStatus>& nodes) {
   if (survives_power_loss(nodes)) {
     text += ", and power loss of every host";
   } else {
-    text += "; names and attributes survive power loss of this host; file data does not survive power loss or restart "
-            "of a memory node's host (volatile memory, one replica)";
+    text +=
+        "; names and attributes survive power loss of this host; file data does not survive power loss or restart "
+        "of a memory node's host (volatile memory, one replica)";
   }
   return text;
 }
 
 std::string_view health_name(NodeHealth health) {
   switch (health) {
-    case NodeHealth::kUnknown: return "unknown";
-    case NodeHealth::kAlive: return "alive";
-    case NodeHealth::kUnreachable: return "unreachable";
-    case NodeHealth::kRestartedEmpty: return "restarted empty";
+    case NodeHealth::kUnknown:
+      return "unknown";
+    case NodeHealth::kAlive:
+      return "alive";
+    case NodeHealth::kUnreachable:
+      return "unreachable";
+    case NodeHealth::kRestartedEmpty:
+      return "restarted empty";
   }
   return "unknown";
 }
 
 std::string_view durability_name(Durability durability) {
   switch (durability) {
-    case Durability::kVolatile: return "volatile";
-    case Durability::kSaved: return "saved";
-    case Durability::kPersistent: return "persistent";
+    case Durability::kVolatile:
+      return "volatile";
+    case Durability::kSaved:
+      return "saved";
+    case Durability::kPersistent:
+      return "persistent";
   }
   return "unknown";
 }
@@ -213,8 +221,8 @@ Result<void> MountDaemon::mount() {
   FileSystemOptions files;
   files.deadline_ms = options.deadline_ms;
   files.read_only = options.read_only;
-  files_ = std::make_unique<FileSystem>(*manager_, files,
-                                        [lanes](std::uint32_t lane) { return lanes->connections(lane); });
+  files_ =
+      std::make_unique<FileSystem>(*manager_, files, [lanes](std::uint32_t lane) { return lanes->connections(lane); });
   return mount_->mount(*files_);
 }
 
@@ -223,9 +231,7 @@ Result<void> MountDaemon::start_admin() {
   handlers.status = [this] { return status(); };
   handlers.counters = [this] { return counters(); };
   handlers.nodes = [this] { return nodes(); };
-  handlers.lost_files = [this] {
-    return lost_files(*store_->metastore, kLostFilesLimit, deadline_after_ms(10000));
-  };
+  handlers.lost_files = [this] { return lost_files(*store_->metastore, kLostFilesLimit, deadline_after_ms(10000)); };
   ASSIGN_OR_RETURN(admin_, AdminServer::start(job_.directory, std::move(handlers)));
   return {};
 }

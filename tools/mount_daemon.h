@@ -16,8 +16,8 @@
 namespace rmemfs {
 
 struct MountJob {
-  std::string directory;    // absolute
-  std::string mountpoint;   // absolute
+  std::string directory;   // absolute
+  std::string mountpoint;  // absolute
   MountOptions options;
   std::optional<std::uint64_t> local_bytes;  // --local: make what is missing
 };

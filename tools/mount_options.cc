@@ -18,8 +18,7 @@ Result<std::uint64_t> parse_number(std::string_view name, std::string_view text,
   std::uint64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   if (error != std::errc() || end != text.data() + text.size() || number < low || number > high) {
-    return bad(name, text,
-               "is not a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+    return bad(name, text, "is not a whole number from " + std::to_string(low) + " to " + std::to_string(high));
   }
   return number;
 }
@@ -34,22 +33,30 @@ Result<double> parse_seconds(std::string_view name, std::string_view text) {
 }
 
 // The kernel's, which libfuse knows.
-constexpr std::string_view kKernelOptions[] = {"suid", "nosuid",   "dev",   "nodev", "exec",
-                                               "noexec", "noatime", "dirsync", "sync", "async"};
+constexpr std::string_view kKernelOptions[] = {"suid",   "nosuid",  "dev",     "nodev", "exec",
+                                               "noexec", "noatime", "dirsync", "sync",  "async"};
 // For mount(8), or without meaning here (reads do not update access times).
 constexpr std::string_view kIgnoredOptions[] = {
-    "rw",         "defaults",   "auto",         "noauto",      "user",     "nouser",     "users",     "owner",
-    "group",      "nofail",     "_netdev",      "atime",       "diratime", "nodiratime", "relatime",  "norelatime",
-    "strictatime", "nostrictatime", "lazytime", "nolazytime",  "silent",   "loud",       "nonempty",  "mand", "nomand"};
+    "rw",       "defaults",   "auto",        "noauto",        "user",     "nouser",     "users",
+    "owner",    "group",      "nofail",      "_netdev",       "atime",    "diratime",   "nodiratime",
+    "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "silent",
+    "loud",     "nonempty",   "mand",        "nomand"};
 
-bool contains(auto& list, std::string_view word) { return std::find(std::begin(list), std::end(list), word) != std::end(list); }
+bool contains(auto& list, std::string_view word) {
+  return std::find(std::begin(list), std::end(list), word) != std::end(list);
+}
 
 Result<void> set_flag(std::string_view name, MountOptions& options) {
-  if (name == "ro") options.read_only = true;
-  else if (name == "allow_other") options.allow_other = true;
-  else if (name == "degraded") options.degraded = true;
-  else if (name == "debug") options.debug = true;
-  else if (contains(kKernelOptions, name)) options.kernel.emplace_back(name);
+  if (name == "ro")
+    options.read_only = true;
+  else if (name == "allow_other")
+    options.allow_other = true;
+  else if (name == "degraded")
+    options.degraded = true;
+  else if (name == "debug")
+    options.debug = true;
+  else if (contains(kKernelOptions, name))
+    options.kernel.emplace_back(name);
   else if (!contains(kIgnoredOptions, name) && !name.starts_with("x-")) {
     return Error(Errc::kInvalid, "", "unknown option \"" + std::string(name) + "\"; see rmemfs(8)");
   }
@@ -61,8 +68,10 @@ Result<void> set_value(std::string_view name, std::string_view value, MountOptio
     ASSIGN_OR_RETURN(const std::uint64_t lanes, parse_number(name, value, 1, 256));
     options.lanes = static_cast<unsigned>(lanes);
   } else if (name == "poll") {
-    if (value == "off") options.poll = PollMode::kOff;
-    else if (value == "adaptive") options.poll = PollMode::kAdaptive;
+    if (value == "off")
+      options.poll = PollMode::kOff;
+    else if (value == "adaptive")
+      options.poll = PollMode::kAdaptive;
     else {
       auto us = parse_number(name, value, 1, 1000000);
       if (!us.ok()) return bad(name, value, "is none of off, adaptive and a number of microseconds");
@@ -102,8 +111,10 @@ Result<void> set_value(std::string_view name, std::string_view value, MountOptio
 Result<std::uint32_t> parse_milliseconds(std::string_view name, std::string_view text) {
   std::string_view digits = text;
   std::uint64_t scale = 1;
-  if (digits.ends_with("ms")) digits.remove_suffix(2);
-  else if (digits.ends_with("s")) digits.remove_suffix(1), scale = 1000;
+  if (digits.ends_with("ms"))
+    digits.remove_suffix(2);
+  else if (digits.ends_with("s"))
+    digits.remove_suffix(1), scale = 1000;
   std::uint64_t number = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
   if (error != std::errc() || end != digits.data() + digits.size() || number == 0 || number > 86400000 / scale) {

@@ -1,5 +1,5 @@
-// The options of a mount, as `-o a,b=c` gives them: rmemfs's own, the kernel's, and those that mount(8) keeps for itself.
-// Pure functions; never print.
+// The options of a mount, as `-o a,b=c` gives them: rmemfs's own, the kernel's, and those that mount(8) keeps for
+// itself. Pure functions; never print.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 namespace rmemfs {
 
 struct MountOptions {
-  unsigned lanes = 0;                       // 0: one per core
+  unsigned lanes = 0;  // 0: one per core
   PollMode poll = PollMode::kAdaptive;
   std::uint32_t spin_us = 0;
   std::uint32_t deadline_ms = 10000;
@@ -28,8 +28,8 @@ struct MountOptions {
   bool read_only = false;
   bool allow_other = false;
   bool debug = false;
-  std::string log_path;                     // empty: syslog, or standard error in the foreground
-  std::vector<std::string> kernel;          // passed on to libfuse as they are
+  std::string log_path;             // empty: syslog, or standard error in the foreground
+  std::vector<std::string> kernel;  // passed on to libfuse as they are
 };
 
 // Adds what `text` says. kInvalid with a sentence that names the option.

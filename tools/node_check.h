@@ -1,5 +1,5 @@
-// Asks every memory node of a file system whether a mount can have it, before anything is written: it answers, speaks our
-// version, accepts the key and has not been given to a newer mount. Blocks, at most the timeout.
+// Asks every memory node of a file system whether a mount can have it, before anything is written: it answers, speaks
+// our version, accepts the key and has not been given to a newer mount. Blocks, at most the timeout.
 #pragma once
 
 #include <cstdint>

@@ -28,10 +28,13 @@ struct Arguments {
 
 int status_of(const Error& error) {
   switch (error.code) {
-    case Errc::kNotFound: return kNothingMounted;
+    case Errc::kNotFound:
+      return kNothingMounted;
     case Errc::kUnreachable:
-    case Errc::kDeadline: return kNoAnswer;
-    default: return cli::kFailure;
+    case Errc::kDeadline:
+      return kNoAnswer;
+    default:
+      return cli::kFailure;
   }
 }
 
@@ -49,17 +52,24 @@ std::string size_text(std::uint64_t bytes) { return cli::format_size(bytes); }
 std::string duration_text(double seconds) {
   const auto whole = static_cast<std::uint64_t>(seconds < 0 ? 0 : seconds);
   char text[64];
-  if (whole < 60) std::snprintf(text, sizeof text, "%.1f s", seconds);
-  else if (whole < 3600) std::snprintf(text, sizeof text, "%d min %d s", int(whole / 60), int(whole % 60));
-  else if (whole < 86400) std::snprintf(text, sizeof text, "%d h %d min", int(whole / 3600), int(whole / 60 % 60));
-  else std::snprintf(text, sizeof text, "%llu d %d h", static_cast<unsigned long long>(whole / 86400), int(whole / 3600 % 24));
+  if (whole < 60)
+    std::snprintf(text, sizeof text, "%.1f s", seconds);
+  else if (whole < 3600)
+    std::snprintf(text, sizeof text, "%d min %d s", int(whole / 60), int(whole % 60));
+  else if (whole < 86400)
+    std::snprintf(text, sizeof text, "%d h %d min", int(whole / 3600), int(whole / 60 % 60));
+  else
+    std::snprintf(text, sizeof text, "%llu d %d h", static_cast<unsigned long long>(whole / 86400),
+                  int(whole / 3600 % 24));
   return text;
 }
 
 std::string number_text(double value) {
   char text[64];
-  if (value == std::floor(value) && std::fabs(value) < 1e15) std::snprintf(text, sizeof text, "%.0f", value);
-  else std::snprintf(text, sizeof text, "%.3f", value);
+  if (value == std::floor(value) && std::fabs(value) < 1e15)
+    std::snprintf(text, sizeof text, "%.0f", value);
+  else
+    std::snprintf(text, sizeof text, "%.3f", value);
   return text;
 }
 
@@ -200,7 +210,9 @@ int ask_mount(const Arguments& arguments) {
   }
   Result<std::unique_ptr<AdminClient>> client = AdminClient::connect(*directory);
   if (!client.ok()) return fail(client.error());
-  const auto answer = [&](auto result, auto print) { return result.ok() ? print(*result, arguments.json) : fail(result.error()); };
+  const auto answer = [&](auto result, auto print) {
+    return result.ok() ? print(*result, arguments.json) : fail(result.error());
+  };
   if (arguments.command == "status") return answer((*client)->status(arguments.timeout_ms), print_status);
   if (arguments.command == "stats") return answer((*client)->counters(arguments.timeout_ms), print_counters);
   if (arguments.command == "nodes") return answer((*client)->nodes(arguments.timeout_ms), print_nodes);

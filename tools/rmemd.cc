@@ -188,7 +188,8 @@ std::string ready_line(const Pool& pool, const Arguments& arguments, const Liste
 
 void tell_ready(int fd, const std::string& line) {
   const std::string text = line + "\n";
-  if (::write(fd, text.data(), text.size()) < 0) log::warn("the ready line could not be written: {}", std::strerror(errno));
+  if (::write(fd, text.data(), text.size()) < 0)
+    log::warn("the ready line could not be written: {}", std::strerror(errno));
 }
 
 int serve(const Arguments& arguments, const sigset_t& signals, const UniqueFd& background) {

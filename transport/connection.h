@@ -10,7 +10,8 @@
 //   C2  A completed WRITE is *visible*: a later READ by anybody sees it. It is not *persistent*: only a completed
 //       PERSIST of the same region on the same Connection makes earlier completed WRITEs persistent, and only as far as
 //       the region's descriptor promises.
-//   C3  Operations on one Connection complete in any order. Two operations on overlapping bytes are the caller's to order
+//   C3  Operations on one Connection complete in any order. Two operations on overlapping bytes are the caller's to
+//   order
 //       (by waiting for the first).
 //   C4  After a broken link, unfinished READ, WRITE and PERSIST are posted again until their deadline; an unfinished
 //       COMPARE_SWAP is failed with kUnreachable, because it may have happened.
@@ -70,18 +71,18 @@ inline constexpr std::size_t kMaxOperationBytes = std::size_t{16} << 20;
 struct Operation {
   OperationKind kind = OperationKind::kRead;
   const RemoteRegion* region = nullptr;
-  std::uint64_t offset = 0;          // in the region; kCompareSwap: multiple of 8
-  std::byte* buffer = nullptr;       // kRead: where to; kWrite: where from (not written to)
-  std::size_t length_bytes = 0;      // kRead, kWrite; kPersist: 0 means the whole region
-  std::uint64_t expected = 0;        // kCompareSwap
-  std::uint64_t desired = 0;         // kCompareSwap
-  std::uint64_t previous = 0;        // kCompareSwap result: the value found; equal to expected means swapped
+  std::uint64_t offset = 0;      // in the region; kCompareSwap: multiple of 8
+  std::byte* buffer = nullptr;   // kRead: where to; kWrite: where from (not written to)
+  std::size_t length_bytes = 0;  // kRead, kWrite; kPersist: 0 means the whole region
+  std::uint64_t expected = 0;    // kCompareSwap
+  std::uint64_t desired = 0;     // kCompareSwap
+  std::uint64_t previous = 0;    // kCompareSwap result: the value found; equal to expected means swapped
   TimePoint deadline = kNoDeadline;
 
-  bool ok = false;                   // result, valid once completed
-  Errc error = Errc::kUnreachable;   // result when !ok
+  bool ok = false;                  // result, valid once completed
+  Errc error = Errc::kUnreachable;  // result when !ok
 
-  void* owner = nullptr;             // the caller's; the Connection does not touch it
+  void* owner = nullptr;  // the caller's; the Connection does not touch it
 };
 
 enum class Posted : std::uint8_t { kCompleted, kPending };
@@ -121,8 +122,8 @@ enum class TransportKind : std::uint8_t { kShm, kTcp, kVerbs };
 // "shm:/run/rmemd.sock", "tcp://host:7471", "rdma://host:7471". IPv6 hosts in brackets.
 struct NodeAddress {
   TransportKind transport = TransportKind::kShm;
-  std::string path;            // shm: the socket's path
-  std::string host;            // others
+  std::string path;  // shm: the socket's path
+  std::string host;  // others
   std::uint16_t port = 0;
   static Result<NodeAddress> parse(std::string_view text);  // kInvalid with the text
   std::string to_string() const;
@@ -130,9 +131,9 @@ struct NodeAddress {
 
 struct ConnectOptions {
   SessionId session;
-  AccessKey file_system_key;           // proves the right to speak for the file system
+  AccessKey file_system_key;  // proves the right to speak for the file system
   std::uint32_t connect_timeout_ms = 2000;
-  std::uint32_t max_outstanding = 1024;   // posts beyond wait inside the Connection
+  std::uint32_t max_outstanding = 1024;  // posts beyond wait inside the Connection
 };
 
 // Makes a connection of the address's kind. Does not connect yet, so a dead node does not delay a mount.

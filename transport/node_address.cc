@@ -86,8 +86,10 @@ Result<NodeAddress> NodeAddress::parse(std::string_view text) {
 std::string NodeAddress::to_string() const {
   if (transport == TransportKind::kShm) return std::string(kShmPrefix) + path;
   std::string text(transport == TransportKind::kTcp ? kTcpPrefix : kVerbsPrefix);
-  if (host.find(':') != std::string::npos) text += "[" + host + "]";
-  else text += host;
+  if (host.find(':') != std::string::npos)
+    text += "[" + host + "]";
+  else
+    text += host;
   return text + ":" + std::to_string(port);
 }
 

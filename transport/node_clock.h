@@ -1,13 +1,13 @@
 // NodeClock: what an agent knows about a node's clock, to give its requests deadlines that the node keeps (C5).
 //
-// The node reads its clock before it sends a reply, so at the moment the reply was received the node's clock was at least
-// `clock_ns`: their difference is a lower bound of the node's clock minus ours. The bound is good for that moment only.
-// Two hosts' clocks drift apart, by less than 1/1000 we assume (the kernel slews by 1/2000 at most), so it sinks by 1/1000
-// of the time that passes until the deadline. Every reply offers a new one and the highest is kept.
+// The node reads its clock before it sends a reply, so at the moment the reply was received the node's clock was at
+// least `clock_ns`: their difference is a lower bound of the node's clock minus ours. The bound is good for that moment
+// only. Two hosts' clocks drift apart, by less than 1/1000 we assume (the kernel slews by 1/2000 at most), so it sinks
+// by 1/1000 of the time that passes until the deadline. Every reply offers a new one and the highest is kept.
 //
-// So expires() is never later than the agent's own deadline, and it is earlier by the reply's way back and 1/1000 of the
-// time between the reply and the deadline. After a long silence that is much: a node may then refuse what is not late,
-// and its refusal is a reply that brings the bound up to date.
+// So expires() is never later than the agent's own deadline, and it is earlier by the reply's way back and 1/1000 of
+// the time between the reply and the deadline. After a long silence that is much: a node may then refuse what is not
+// late, and its refusal is a reply that brings the bound up to date.
 //
 // Thread-safety: one thread.
 #pragma once
@@ -53,9 +53,7 @@ class NodeClock {
   }
 
  private:
-  std::int64_t drift_ns(std::int64_t until_ns) const {
-    return until_ns <= at_ns_ ? 0 : (until_ns - at_ns_) / 1000 + 1;
-  }
+  std::int64_t drift_ns(std::int64_t until_ns) const { return until_ns <= at_ns_ ? 0 : (until_ns - at_ns_) / 1000 + 1; }
 
   std::int64_t ahead_ns_ = 0;  // the node's clock was at least this far ahead of ours
   std::int64_t at_ns_ = 0;     // at this time of ours

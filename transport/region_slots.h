@@ -1,6 +1,6 @@
-// RegionSlots: which slot of a tcp stream is bound to which region, on the agent's side. At most wire::kSlots are bound;
-// then the oldest binding is replaced, which is safe because a stream is served in order: operations on the slot's former
-// region that are already framed stand before the new ATTACH. Not thread-safe.
+// RegionSlots: which slot of a tcp stream is bound to which region, on the agent's side. At most wire::kSlots are
+// bound; then the oldest binding is replaced, which is safe because a stream is served in order: operations on the
+// slot's former region that are already framed stand before the new ATTACH. Not thread-safe.
 #pragma once
 
 #include <cstdint>

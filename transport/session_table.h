@@ -1,5 +1,5 @@
-// SessionTable: the streams of one target, for what concerns several of them: a session's new stream ends its older one,
-// a newer epoch ends the older sessions, revoked regions are waited for.
+// SessionTable: the streams of one target, for what concerns several of them: a session's new stream ends its older
+// one, a newer epoch ends the older sessions, revoked regions are waited for.
 //
 // Invariants:
 //   - a stream is in the table from adopt() until its worker drops it;

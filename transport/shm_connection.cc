@@ -53,8 +53,8 @@ Posted ShmConnection::post(Operation& op) {
   return Posted::kCompleted;
 }
 
-// What nearly every call is: a READ or WRITE of the same region as the last one. Whatever is unusual takes the long way,
-// which says what it is.
+// What nearly every call is: a READ or WRITE of the same region as the last one. Whatever is unusual takes the long
+// way, which says what it is.
 inline bool ShmConnection::copy_at_once(Operation& op) {
   if (last_ == nullptr || last_->data == nullptr || op.length_bytes - 1 >= kMaxOperationBytes) return false;
   const Region& region = *last_;
@@ -78,7 +78,7 @@ inline bool ShmConnection::copy_at_once(Operation& op) {
   } else {
     return false;
   }
-  std::atomic_signal_fence(std::memory_order_seq_cst);  // H2, as in access()
+  std::atomic_signal_fence(std::memory_order_seq_cst);                  // H2, as in access()
   if (epoch_of(region) > options_.session.epoch.value()) return false;  // fenced: the long way refuses it
   finish(op);
   return true;
@@ -124,8 +124,10 @@ bool ShmConnection::access(Operation& op, Region& region) {
   // H2: the second look comes after the access. A full fence would cost half as much again as the copy of a page, and
   // would only close the nanoseconds in which stores wait in this processor's buffer; a takeover takes far longer.
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  if (fenced(region)) fail(op, Errc::kFenced);
-  else finish(op);
+  if (fenced(region))
+    fail(op, Errc::kFenced);
+  else
+    finish(op);
   return true;
 }
 
@@ -135,9 +137,12 @@ void ShmConnection::wait(Operation& op, Region& region) {
     next_deadline_ = op.deadline;
     link_.wake_at(next_deadline_);
   }
-  if (!link_.ready()) link_.want();
-  else if (region.data == nullptr) ask(region);
-  else ask_persist(pending_.back());
+  if (!link_.ready())
+    link_.want();
+  else if (region.data == nullptr)
+    ask(region);
+  else
+    ask_persist(pending_.back());
 }
 
 void ShmConnection::complete_pending(std::list<Pending>::iterator entry) {
@@ -271,8 +276,7 @@ void ShmConnection::queue_request(const wire::Request& request) {
 void ShmConnection::send(TimePoint now) {
   std::size_t sent = 0;
   while (sent < output_.size()) {
-    const ssize_t n =
-        ::send(link_.socket(), output_.data() + sent, output_.size() - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t n = ::send(link_.socket(), output_.data() + sent, output_.size() - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN) break;
     if (n < 0) return break_stream(now, std::strerror(errno));
@@ -284,8 +288,7 @@ void ShmConnection::send(TimePoint now) {
 
 void ShmConnection::receive(TimePoint now) {
   for (;;) {
-    const ssize_t n =
-        ::recv(link_.socket(), input_.data() + input_bytes_, input_.size() - input_bytes_, MSG_DONTWAIT);
+    const ssize_t n = ::recv(link_.socket(), input_.data() + input_bytes_, input_.size() - input_bytes_, MSG_DONTWAIT);
     if (n == 0) return break_stream(now, "the node closed the stream");
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN) return;
@@ -301,8 +304,10 @@ void ShmConnection::receive(TimePoint now) {
 bool ShmConnection::take_reply(const wire::Reply& reply) {
   for (auto entry = pending_.begin(); entry != pending_.end(); ++entry) {
     if (entry->persist_id == 0 || entry->persist_id != reply.id) continue;
-    if (reply.ok) finish(*entry->op);
-    else fail(*entry->op, reply.status);
+    if (reply.ok)
+      finish(*entry->op);
+    else
+      fail(*entry->op, reply.status);
     complete_pending(entry);
     return true;
   }
@@ -332,14 +337,18 @@ bool ShmConnection::attached(Region& region, const wire::Reply& reply) {
     const auto next = std::next(entry);
     if (entry->region == &region && entry->persist_id == 0) {
       if (!reply.ok) fail(*entry->op, reply.status);
-      if (!reply.ok || access(*entry->op, region)) complete_pending(entry);
-      else ask_persist(*entry);
+      if (!reply.ok || access(*entry->op, region))
+        complete_pending(entry);
+      else
+        ask_persist(*entry);
     }
     entry = next;
   }
   if (!reply.ok && !region.lost) {
-    // Another reason may pass: the next operation asks anew. Persists under way keep the region until they are answered.
-    const bool used = std::any_of(pending_.begin(), pending_.end(), [&](const Pending& p) { return p.region == &region; });
+    // Another reason may pass: the next operation asks anew. Persists under way keep the region until they are
+    // answered.
+    const bool used =
+        std::any_of(pending_.begin(), pending_.end(), [&](const Pending& p) { return p.region == &region; });
     if (!used) {
       if (last_ == &region) last_ = nullptr;
       regions_.erase(RegionName(region.name));

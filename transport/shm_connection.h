@@ -7,7 +7,8 @@
 // Invariants:
 //   H1  an operation on an attached region never waits for the node: frozen or dead, its memory is still mapped here.
 //       Others wait in pending_ until the node answers or their deadline passes.
-//   H2  the epoch word is read before each access, and again after it: a result that a newer mount may have overtaken is
+//   H2  the epoch word is read before each access, and again after it: a result that a newer mount may have overtaken
+//   is
 //       never reported as done. (A store that was under way at that moment has landed, which no reader of the word can
 //       prevent; a new mount does not reuse what the old one had before it has taken over its metadata.)
 //   H3  every address was checked against the pool's size and the pool's size against the file, when it was mapped.
@@ -42,17 +43,17 @@ class ShmConnection final : public Connection {
   struct Region {
     RegionName name;
     std::shared_ptr<PoolMapping> pool;
-    std::byte* data = nullptr;            // in `pool`; null: not attached
+    std::byte* data = nullptr;  // in `pool`; null: not attached
     std::uint64_t* epoch_word = nullptr;
     std::uint64_t length = 0;
     bool writable = false;
-    bool lost = false;                    // kRegionLost, for good: a generation does not come back
-    std::uint64_t asked = 0;              // id of the ATTACH that is under way
+    bool lost = false;        // kRegionLost, for good: a generation does not come back
+    std::uint64_t asked = 0;  // id of the ATTACH that is under way
   };
   struct Pending {
     Operation* op;
     Region* region;
-    std::uint64_t persist_id = 0;         // of the PERSIST that is under way
+    std::uint64_t persist_id = 0;  // of the PERSIST that is under way
   };
 
   ShmConnection(const NodeAddress& address, const ConnectOptions& options);
@@ -71,7 +72,7 @@ class ShmConnection final : public Connection {
   void expire(TimePoint now);
 
   void refused();
-  void mapped(TimePoint now);             // the link became ready
+  void mapped(TimePoint now);  // the link became ready
   void ask(Region& region);
   void ask_persist(Pending& pending);
   void queue_request(const wire::Request& request);
@@ -85,14 +86,14 @@ class ShmConnection final : public Connection {
   const ConnectOptions options_;
 
   StreamLink link_;
-  std::shared_ptr<PoolMapping> pool_;     // of the last handshake
+  std::shared_ptr<PoolMapping> pool_;  // of the last handshake
   std::unordered_map<RegionName, Region, RegionNameHash> regions_;
-  Region* last_ = nullptr;                // region of the last operation
+  Region* last_ = nullptr;                            // region of the last operation
   std::unordered_map<std::uint64_t, Region*> asked_;  // by id of the ATTACH that is under way
   RegionSlots slots_;
-  std::list<Pending> pending_;            // in the order of post()
-  std::vector<Operation*> completed_;     // until the next poll()
-  TimePoint next_deadline_ = kNoDeadline; // at or before the earliest of pending_
+  std::list<Pending> pending_;             // in the order of post()
+  std::vector<Operation*> completed_;      // until the next poll()
+  TimePoint next_deadline_ = kNoDeadline;  // at or before the earliest of pending_
   std::uint64_t next_id_ = 1;
   bool fence_logged_ = false;
 

@@ -107,8 +107,10 @@ void StreamLink::start() {
   if (refusal()) return;
   state_ = State::kBackoff;
   const TimePoint now = MonoClock::now();
-  if (now < not_before_) wake_at(not_before_);
-  else begin_attempt(now);
+  if (now < not_before_)
+    wake_at(not_before_);
+  else
+    begin_attempt(now);
 }
 
 StreamLink::Event StreamLink::step(TimePoint now) {
@@ -136,8 +138,10 @@ StreamLink::Event StreamLink::step(TimePoint now) {
         int error = 0;
         socklen_t size = sizeof error;
         ::getsockopt(socket_.get(), SOL_SOCKET, SO_ERROR, &error, &size);
-        if (error != 0) attempt_failed(now, std::strerror(error));
-        else greet(now);
+        if (error != 0)
+          attempt_failed(now, std::strerror(error));
+        else
+          greet(now);
       }
       break;
     }
@@ -150,8 +154,10 @@ StreamLink::Event StreamLink::step(TimePoint now) {
   }
   const bool attempting = state_ == State::kResolving || state_ == State::kConnecting || state_ == State::kGreeting;
   if (attempting && now >= attempt_ends_) attempt_failed(now, "no answer");
-  if (state_ == State::kBackoff) wake_at(not_before_);
-  else if (state_ != State::kIdle) wake_at(attempt_ends_);
+  if (state_ == State::kBackoff)
+    wake_at(not_before_);
+  else if (state_ != State::kIdle)
+    wake_at(attempt_ends_);
   return Event::kNone;
 }
 

@@ -1,5 +1,5 @@
-// StreamLink: an agent's socket to one node. It resolves, connects, says hello, and comes back after a break; what flows
-// over it afterwards is its owner's (TcpConnection, ShmConnection) business. Never blocks.
+// StreamLink: an agent's socket to one node. It resolves, connects, says hello, and comes back after a break; what
+// flows over it afterwards is its owner's (TcpConnection, ShmConnection) business. Never blocks.
 //
 //   kIdle --want()--> kBackoff | kResolving | kConnecting --> kGreeting --OK--> kReady
 //     any --failure--> kBackoff --time--> kResolving | kConnecting        (10 ms, doubled up to 1 s)
@@ -11,7 +11,8 @@
 //   - event_fd() is one epoll descriptor for the link's life, readable whenever advance() or the owner has work;
 //   - the timer is armed at or before the earliest moment that anybody waits for.
 //
-// Thread-safety: one thread. A name (not a numeric address) is looked up by a thread that shares nothing but its result.
+// Thread-safety: one thread. A name (not a numeric address) is looked up by a thread that shares nothing but its
+// result.
 #pragma once
 
 #include <netinet/in.h>
@@ -45,17 +46,13 @@ class StreamLink {
   const std::string& name() const { return name_; }
 
   // A standing refusal, if there is one.
-  std::optional<Errc> refusal() {
-    return refusal_ ? standing_refusal() : std::nullopt;
-  }
+  std::optional<Errc> refusal() { return refusal_ ? standing_refusal() : std::nullopt; }
   // Starts to connect when idle.
   void want() {
     if (state_ == State::kIdle) start();
   }
   // Moves the set-up forward; says what has just happened. Cheap when ready.
-  Event advance(TimePoint now) {
-    return state_ == State::kReady && now < armed_ ? Event::kNone : step(now);
-  }
+  Event advance(TimePoint now) { return state_ == State::kReady && now < armed_ ? Event::kNone : step(now); }
   // The owner found the stream dead or gave it up: closes it. `again`: connects anew, after the back-off.
   void broken(TimePoint now, const char* why, bool again);
   // The owner cannot use what the node offers: as if the node had refused.

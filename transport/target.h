@@ -26,8 +26,8 @@ class TargetRegion {
   std::span<std::byte> memory;
   bool writable = true;
   DurabilityDescriptor durability;
-  std::uint64_t pool_offset = 0;          // where `memory` begins in the pool file (shm)
-  virtual bool revoked() const = 0;       // an atomic read; a target looks before each operation
+  std::uint64_t pool_offset = 0;     // where `memory` begins in the pool file (shm)
+  virtual bool revoked() const = 0;  // an atomic read; a target looks before each operation
   // Makes [offset, offset+length) persistent (pmem_persist) where that means something.
   virtual Result<void> persist(std::uint64_t offset, std::uint64_t length) = 0;
 };
@@ -56,7 +56,7 @@ class Target {
     unsigned threads = 2;
     std::uint32_t handshake_timeout_ms = 5000;  // a stream that says nothing is closed
     std::uint32_t max_connections = 4096;
-    std::uint32_t spin_us = 0;                  // busy-poll before sleeping
+    std::uint32_t spin_us = 0;  // busy-poll before sleeping
   };
   static Result<std::unique_ptr<Target>> make_tcp(RegionSource& regions, const Options& options);
   static Result<std::unique_ptr<Target>> make_shm(RegionSource& regions, const Options& options);

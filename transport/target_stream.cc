@@ -14,15 +14,13 @@
 namespace rmemfs {
 namespace {
 
-constexpr std::size_t kHelloInput = 128;        // until the stream is open
-constexpr std::size_t kInputBytes = 16 << 10;   // then; longer payload goes straight to the region
-constexpr int kRounds = 8;                      // of one serve(), then others have their turn
-constexpr int kPieces = 64;                     // of one sendmsg
-constexpr std::size_t kMaxSend = 1 << 20;       // bytes of one sendmsg, which bounds a turn
+constexpr std::size_t kHelloInput = 128;       // until the stream is open
+constexpr std::size_t kInputBytes = 16 << 10;  // then; longer payload goes straight to the region
+constexpr int kRounds = 8;                     // of one serve(), then others have their turn
+constexpr int kPieces = 64;                    // of one sendmsg
+constexpr std::size_t kMaxSend = 1 << 20;      // bytes of one sendmsg, which bounds a turn
 
-bool expired(const wire::Request& request) {
-  return request.expires_ns != 0 && node_clock_ns() >= request.expires_ns;
-}
+bool expired(const wire::Request& request) { return request.expires_ns != 0 && node_clock_ns() >= request.expires_ns; }
 
 }  // namespace
 
@@ -57,7 +55,12 @@ class TargetStream::Turn {
 
 TargetStream::TargetStream(UniqueFd fd, TransportKind transport, RegionSource& regions, SessionTable& table,
                            std::thread::id worker)
-    : fd_(std::move(fd)), transport_(transport), regions_(regions), table_(table), worker_(worker), input_(kHelloInput) {}
+    : fd_(std::move(fd)),
+      transport_(transport),
+      regions_(regions),
+      table_(table),
+      worker_(worker),
+      input_(kHelloInput) {}
 
 TargetStream::~TargetStream() = default;
 
@@ -71,9 +74,12 @@ void TargetStream::wait_idle() const {
   const std::uint64_t turn = turn_.load(std::memory_order_seq_cst);
   if (turn % 2 == 0) return;
   for (int tries = 0; turn_.load(std::memory_order_seq_cst) == turn; ++tries) {
-    if (tries < 100) __builtin_ia32_pause();
-    else if (tries < 200) std::this_thread::yield();
-    else std::this_thread::sleep_for(std::chrono::microseconds(50));
+    if (tries < 100)
+      __builtin_ia32_pause();
+    else if (tries < 200)
+      std::this_thread::yield();
+    else
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
   }
 }
 
@@ -272,8 +278,10 @@ void TargetStream::attach(const wire::Request& request) {
   Slot& slot = slots_[request.slot];
   slot = Slot{};
   slot.bound = true;
-  if (region.ok()) slot.region = std::move(*region);
-  else slot.error = region.error().code;
+  if (region.ok())
+    slot.region = std::move(*region);
+  else
+    slot.error = region.error().code;
   if (request.id == 0) return;
   if (slot.region == nullptr) return reply(request.id, slot.error);
   wire::Reply attached;
@@ -302,8 +310,10 @@ bool TargetStream::execute(const wire::Request& request) {
     error = Errc::kRegionLost;
   } else {
     const wire::Verdict verdict = wire::check_bounds(request, slot.region->memory.size(), slot.region->writable);
-    if (!verdict.ok) error = verdict.error;
-    else if (expired(request)) error = Errc::kDeadline;
+    if (!verdict.ok)
+      error = verdict.error;
+    else if (expired(request))
+      error = Errc::kDeadline;
   }
   if (request.kind == wire::Kind::kWrite) {
     writing_ = error ? nullptr : slot.region;
@@ -332,8 +342,10 @@ bool TargetStream::execute(const wire::Request& request) {
       const std::shared_ptr<TargetRegion> region = slot.region;
       const Result<void> result =
           current_turn_->outside([&] { return region->persist(request.offset, request.length); });
-      if (result.ok()) reply_ok(done);
-      else reply(request.id, result.error().code);
+      if (result.ok())
+        reply_ok(done);
+      else
+        reply(request.id, result.error().code);
       return true;
     }
     case wire::Kind::kCompareSwap: {
@@ -343,7 +355,8 @@ bool TargetStream::execute(const wire::Request& request) {
         return true;
       }
       std::uint64_t found = request.expected;
-      std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(at)).compare_exchange_strong(found, request.desired);
+      std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(at))
+          .compare_exchange_strong(found, request.desired);
       done.value = found;
       reply_ok(done);
       return true;
@@ -358,9 +371,12 @@ bool TargetStream::execute(const wire::Request& request) {
 // A region may be revoked, the stream put between turns, or the deadline pass while a long payload is arriving.
 void TargetStream::check_writing() {
   if (writing_ == nullptr) return;
-  if (writing_->revoked()) writing_error_ = Errc::kRegionLost;
-  else if (expired(parser_.request())) writing_error_ = Errc::kDeadline;
-  else return;
+  if (writing_->revoked())
+    writing_error_ = Errc::kRegionLost;
+  else if (expired(parser_.request()))
+    writing_error_ = Errc::kDeadline;
+  else
+    return;
   writing_.reset();
 }
 

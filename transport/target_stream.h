@@ -4,20 +4,23 @@
 //   kHello --hello read--> introduced --RegionSource::admit--> admitted --older streams ended, OK sent--> kOpen
 //
 // Invariants:
-//   S1  a region's memory is touched only during a *turn* (turn_ is odd), and only after looking, in that turn, that the
+//   S1  a region's memory is touched only during a *turn* (turn_ is odd), and only after looking, in that turn, that
+//   the
 //       stream was not ended and the region not revoked. So whoever sets one of the two and then waits for the turn to
 //       end knows that nothing lands any more.
 //   S2  RegionSource and persist() are called between turns, so a wait for a turn is short whatever they do.
 //   S3  nothing is executed before the OK was sent, and no OK is sent before the session's older streams are ended.
 //   S4  memory is bounded: one input buffer, kMaxReplies replies (payload is referred to, not copied), kSlots regions.
 //       A full reply queue stops the reading.
-//   S5  a WRITE or COMPARE_SWAP that has expired touches nothing: the node's clock is looked at before the operation and
+//   S5  a WRITE or COMPARE_SWAP that has expired touches nothing: the node's clock is looked at before the operation
+//   and
 //       before each piece of a payload, so what an agent has given up does not land when a frozen node is thawed. What
 //       remains: a thread that is stopped between that look and the end of the copy it allows (one swapped word, or
 //       kMaxPiece bytes of a WRITE), and a host whose clock stood still (a suspended machine).
 //   S6  what does not parse closes the stream, and nothing that came before it is taken back.
 //
-// The descriptor is registered edge-triggered: the worker notes events, and serve() forgets them when a call would block.
+// The descriptor is registered edge-triggered: the worker notes events, and serve() forgets them when a call would
+// block.
 #pragma once
 
 #include <atomic>
@@ -79,7 +82,7 @@ class TargetStream {
   bool room() const { return outgoing_.size() - outgoing_begin_ < kMaxReplies; }
   bool receive(Progress& progress);  // false: close
   bool receive_payload(Progress& progress);
-  bool take_input();                 // false: close
+  bool take_input();  // false: close
   bool admit();
   bool answer_hello(wire::HelloReply answer, int passed_fd);
   bool execute(const wire::Request& request);
@@ -119,12 +122,12 @@ class TargetStream {
   std::vector<std::byte> input_;
   std::size_t input_begin_ = 0, input_end_ = 0;
   std::vector<Slot> slots_;
-  std::shared_ptr<TargetRegion> writing_;   // region of the WRITE whose payload arrives; null: it is dropped
+  std::shared_ptr<TargetRegion> writing_;  // region of the WRITE whose payload arrives; null: it is dropped
   std::optional<Errc> writing_error_;
-  std::uint64_t writing_at_ = 0;            // where in the region the next byte goes
-  std::vector<Outgoing> outgoing_;          // from outgoing_begin_ on
+  std::uint64_t writing_at_ = 0;    // where in the region the next byte goes
+  std::vector<Outgoing> outgoing_;  // from outgoing_begin_ on
   std::size_t outgoing_begin_ = 0;
-  std::size_t outgoing_sent_ = 0;           // bytes of the first one
+  std::size_t outgoing_sent_ = 0;  // bytes of the first one
 };
 
 }  // namespace rmemfs

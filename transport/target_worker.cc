@@ -153,8 +153,7 @@ void TargetWorker::run() {
       }
     }
     if (!greeting_.empty()) end_silent(now);
-    const int count =
-        ::epoll_wait(epoll_.get(), events.data(), kEvents, spinning ? 0 : sleep_ms(now));
+    const int count = ::epoll_wait(epoll_.get(), events.data(), kEvents, spinning ? 0 : sleep_ms(now));
     if (count < 0) CHECK(errno == EINTR);
     if (count > 0) worked = MonoClock::now();
     bool adopted = false;

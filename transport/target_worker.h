@@ -21,8 +21,8 @@ namespace rmemfs {
 
 class TargetWorker {
  public:
-  static Result<std::unique_ptr<TargetWorker>> make(TransportKind transport, RegionSource& regions,
-                                                    SessionTable& table, const Target::Options& options);
+  static Result<std::unique_ptr<TargetWorker>> make(TransportKind transport, RegionSource& regions, SessionTable& table,
+                                                    const Target::Options& options);
   ~TargetWorker();
   void adopt(UniqueFd stream);
 

@@ -19,10 +19,14 @@ constexpr int kReceiveRounds = 64;             // of one poll(), so that a fast 
 
 wire::Kind kind_of(OperationKind kind) {
   switch (kind) {
-    case OperationKind::kRead: return wire::Kind::kRead;
-    case OperationKind::kWrite: return wire::Kind::kWrite;
-    case OperationKind::kPersist: return wire::Kind::kPersist;
-    case OperationKind::kCompareSwap: return wire::Kind::kCompareSwap;
+    case OperationKind::kRead:
+      return wire::Kind::kRead;
+    case OperationKind::kWrite:
+      return wire::Kind::kWrite;
+    case OperationKind::kPersist:
+      return wire::Kind::kPersist;
+    case OperationKind::kCompareSwap:
+      return wire::Kind::kCompareSwap;
   }
   return wire::Kind::kRead;
 }
@@ -71,17 +75,23 @@ Posted TcpConnection::post(Operation& op) {
 void TcpConnection::append(Entry& entry) {
   entry.next = nullptr;
   entry.previous = tail_;
-  if (tail_ != nullptr) tail_->next = &entry;
-  else head_ = &entry;
+  if (tail_ != nullptr)
+    tail_->next = &entry;
+  else
+    head_ = &entry;
   tail_ = &entry;
   if (cursor_ == nullptr) cursor_ = &entry;
 }
 
 void TcpConnection::unlink(Entry& entry) {
-  if (entry.previous != nullptr) entry.previous->next = entry.next;
-  else head_ = entry.next;
-  if (entry.next != nullptr) entry.next->previous = entry.previous;
-  else tail_ = entry.previous;
+  if (entry.previous != nullptr)
+    entry.previous->next = entry.next;
+  else
+    head_ = entry.next;
+  if (entry.next != nullptr)
+    entry.next->previous = entry.previous;
+  else
+    tail_ = entry.previous;
 }
 
 void TcpConnection::send_again(Entry& entry) {

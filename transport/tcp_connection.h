@@ -5,7 +5,8 @@
 //      ^-------------- link broken (COMPARE_SWAP that was touched fails instead) ---------|
 //
 // Invariants:
-//   T1  entries form one list in the order of post(); frames leave in that order, so `cursor_` splits the list into sent
+//   T1  entries form one list in the order of post(); frames leave in that order, so `cursor_` splits the list into
+//   sent
 //       and unsent, and a new stream starts again at its head. An entry that is sent once more (T6) goes to the tail.
 //   T2  a buffer is read or written only while its operation is an Entry. An operation that is given up after its first
 //       byte was sent takes the stream with it, so no late reply can find its buffer and (C5) no later WRITE of this
@@ -45,14 +46,14 @@ class TcpConnection final : public Connection {
   struct Entry {
     Operation* op = nullptr;
     std::uint32_t index = 0;
-    std::uint32_t tag = 0;          // grows with each use of the entry
+    std::uint32_t tag = 0;  // grows with each use of the entry
     Entry* next = nullptr;
     Entry* previous = nullptr;
-    bool framed = false;            // head holds its frame for this stream
-    bool touched = false;           // a byte of it was sent on this stream
-    bool sent = false;              // all of it
-    bool again = false;             // the node refused it once as expired (T6)
-    std::uint8_t head_bytes = 0;    // ATTACH, if needed, and the request
+    bool framed = false;          // head holds its frame for this stream
+    bool touched = false;         // a byte of it was sent on this stream
+    bool sent = false;            // all of it
+    bool again = false;           // the node refused it once as expired (T6)
+    std::uint8_t head_bytes = 0;  // ATTACH, if needed, and the request
     std::array<std::byte, 2 * wire::kRequestBytes> head;
 
     std::size_t payload_bytes() const { return op->kind == OperationKind::kWrite ? op->length_bytes : 0; }
@@ -82,21 +83,21 @@ class TcpConnection final : public Connection {
 
   StreamLink link_;
   RegionSlots slots_;
-  NodeClock node_clock_;        // of the stream that is ready
-  std::deque<Entry> entries_;   // addresses stay
-  Entry* free_ = nullptr;       // by next
-  Entry* head_ = nullptr;       // T1
+  NodeClock node_clock_;       // of the stream that is ready
+  std::deque<Entry> entries_;  // addresses stay
+  Entry* free_ = nullptr;      // by next
+  Entry* head_ = nullptr;      // T1
   Entry* tail_ = nullptr;
-  Entry* cursor_ = nullptr;     // first entry that is not sent
-  std::size_t cursor_sent_ = 0; // bytes of it that are
+  Entry* cursor_ = nullptr;      // first entry that is not sent
+  std::size_t cursor_sent_ = 0;  // bytes of it that are
   std::size_t unfinished_ = 0;
-  std::size_t on_wire_ = 0;     // framed
+  std::size_t on_wire_ = 0;                // framed
   TimePoint next_deadline_ = kNoDeadline;  // at or before the earliest of all entries
   std::vector<Operation*> completed_;      // until the next poll()
 
   std::vector<std::byte> input_;
   std::size_t input_begin_ = 0, input_end_ = 0;
-  Entry* reading_ = nullptr;    // READ whose payload is arriving
+  Entry* reading_ = nullptr;  // READ whose payload is arriving
   std::size_t reading_got_ = 0;
 
   ConnectionStatistics statistics_;

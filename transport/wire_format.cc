@@ -17,10 +17,10 @@ struct StatusRow {
   Errc code;
 };
 constexpr StatusRow kStatuses[] = {
-    {1, Errc::kVersion},      {2, Errc::kRefused},      {3, Errc::kFenced},   {4, Errc::kRegionLost},
-    {5, Errc::kNotFound},     {6, Errc::kOutOfBounds},  {7, Errc::kNotPermitted}, {8, Errc::kInvalid},
-    {9, Errc::kNotSupported}, {10, Errc::kTooMany},     {11, Errc::kUnreachable}, {12, Errc::kProtocol},
-    {13, Errc::kNoMemory},    {14, Errc::kBusy},        {15, Errc::kDeadline},
+    {1, Errc::kVersion},      {2, Errc::kRefused},     {3, Errc::kFenced},       {4, Errc::kRegionLost},
+    {5, Errc::kNotFound},     {6, Errc::kOutOfBounds}, {7, Errc::kNotPermitted}, {8, Errc::kInvalid},
+    {9, Errc::kNotSupported}, {10, Errc::kTooMany},    {11, Errc::kUnreachable}, {12, Errc::kProtocol},
+    {13, Errc::kNoMemory},    {14, Errc::kBusy},       {15, Errc::kDeadline},
 };
 
 bool all_zero(std::span<const std::byte> bytes) {
@@ -39,11 +39,15 @@ bool sealed(std::span<const std::byte, Size> header, std::size_t crc_at) {
 // Of the 24 argument bytes, those that say something.
 std::size_t argument_bytes(Kind kind) {
   switch (kind) {
-    case Kind::kAttach: return 16;
-    case Kind::kWrite: return 8;
-    case Kind::kCompareSwap: return 24;
+    case Kind::kAttach:
+      return 16;
+    case Kind::kWrite:
+      return 8;
+    case Kind::kCompareSwap:
+      return 24;
     case Kind::kRead:
-    case Kind::kPersist: return 0;
+    case Kind::kPersist:
+      return 0;
   }
   return 0;
 }
@@ -90,9 +94,12 @@ void encode_hello(const Hello& hello, std::span<std::byte, kHelloBytes> to) {
 Result<Hello> decode_hello(std::span<const std::byte, kHelloBytes> from) {
   using L = HelloLayout;
   Hello hello;
-  if (std::memcmp(from.data() + L::kMagic, kTcpMagic, kMagicBytes) == 0) hello.transport = TransportKind::kTcp;
-  else if (std::memcmp(from.data() + L::kMagic, kShmMagic, kMagicBytes) == 0) hello.transport = TransportKind::kShm;
-  else return broken("hello: magic");
+  if (std::memcmp(from.data() + L::kMagic, kTcpMagic, kMagicBytes) == 0)
+    hello.transport = TransportKind::kTcp;
+  else if (std::memcmp(from.data() + L::kMagic, kShmMagic, kMagicBytes) == 0)
+    hello.transport = TransportKind::kShm;
+  else
+    return broken("hello: magic");
   // Before the checksum: another version may lay out everything after the version differently.
   if (load_le<std::uint16_t>(from.data() + L::kVersion) != kVersion) return Error(Errc::kVersion, "hello");
   if (!sealed(from, L::kCrc)) return broken("hello: checksum");

@@ -1,20 +1,22 @@
 // The bytes on a data-plane stream, for tcp and for shm's unix socket. Little-endian, fixed width.
 //
-// A stream is: one Hello from the agent, one HelloReply from the node, then Requests one way and Replies the other, each
-// followed by its payload. The agent sends nothing after the Hello before it has read an OK, so a node that refuses a
-// stream has executed nothing of it.
+// A stream is: one Hello from the agent, one HelloReply from the node, then Requests one way and Replies the other,
+// each followed by its payload. The agent sends nothing after the Hello before it has read an OK, so a node that
+// refuses a stream has executed nothing of it.
 //
-//   tcp   all kinds of request. WRITE carries payload; the reply to a READ carries payload. Replies may come in any order.
-//   shm   ATTACH and PERSIST only; the HelloReply carries the pool's descriptor (SCM_RIGHTS), its size and the offset of
-//         the epoch word; the reply to an ATTACH carries the region's pool offset. READ, WRITE and COMPARE_SWAP are loads
-//         and stores of the agent, and no message.
+//   tcp   all kinds of request. WRITE carries payload; the reply to a READ carries payload. Replies may come in any
+//   order. shm   ATTACH and PERSIST only; the HelloReply carries the pool's descriptor (SCM_RIGHTS), its size and the
+//   offset of
+//         the epoch word; the reply to an ATTACH carries the region's pool offset. READ, WRITE and COMPARE_SWAP are
+//         loads and stores of the agent, and no message.
 //
 // A region is named by a slot, a small number that the agent chooses and binds with ATTACH. An ATTACH with request id 0
-// has no reply: when it failed, the operations on its slot fail with its error. Binding a slot again replaces what it was.
+// has no reply: when it failed, the operations on its slot fail with its error. Binding a slot again replaces what it
+// was.
 //
-// The node tells its clock (nanoseconds, CLOCK_MONOTONIC) in the HelloReply and in every Reply, read when it made them. A
-// WRITE or COMPARE_SWAP says until when, in that clock, it may touch memory (expires; 0: no limit); then it fails with
-// kDeadline. NodeClock has how the agent computes it.
+// The node tells its clock (nanoseconds, CLOCK_MONOTONIC) in the HelloReply and in every Reply, read when it made them.
+// A WRITE or COMPARE_SWAP says until when, in that clock, it may touch memory (expires; 0: no limit); then it fails
+// with kDeadline. NodeClock has how the agent computes it.
 //
 // Every header has a CRC32C over its bytes after the crc field; reserved bytes are zero and checked. The decoders take
 // exactly the header's size and say kProtocol for anything that is not one (kVersion for a Hello of another version).
@@ -69,14 +71,14 @@ struct HelloReplyLayout {
 static_assert(HelloReplyLayout::kEnd == kHelloReplyBytes);
 
 struct RequestLayout {
-  static constexpr std::size_t kCrc = 0;      // u32 over [4, 64)
-  static constexpr std::size_t kKind = 4;     // u8
-  static constexpr std::size_t kReserved = 5; // 3 bytes
-  static constexpr std::size_t kSlot = 8;     // u32, below kSlots
+  static constexpr std::size_t kCrc = 0;         // u32 over [4, 64)
+  static constexpr std::size_t kKind = 4;        // u8
+  static constexpr std::size_t kReserved = 5;    // 3 bytes
+  static constexpr std::size_t kSlot = 8;        // u32, below kSlots
   static constexpr std::size_t kReserved1 = 12;  // u32
-  static constexpr std::size_t kId = 16;      // u64, the reply repeats it; 0 only in ATTACH
-  static constexpr std::size_t kOffset = 24;  // u64; ATTACH: region id
-  static constexpr std::size_t kLength = 32;  // u64; ATTACH: generation; COMPARE_SWAP: 8
+  static constexpr std::size_t kId = 16;         // u64, the reply repeats it; 0 only in ATTACH
+  static constexpr std::size_t kOffset = 24;     // u64; ATTACH: region id
+  static constexpr std::size_t kLength = 32;     // u64; ATTACH: generation; COMPARE_SWAP: 8
   // 24 bytes. WRITE: expires u64, zero; COMPARE_SWAP: expected u64, desired u64, expires u64; ATTACH: key 16, zero.
   static constexpr std::size_t kArguments = 40;
   static constexpr std::size_t kEnd = 64;
@@ -84,13 +86,13 @@ struct RequestLayout {
 static_assert(RequestLayout::kEnd == kRequestBytes);
 
 struct ReplyLayout {
-  static constexpr std::size_t kCrc = 0;       // u32 over [4, 40)
-  static constexpr std::size_t kStatus = 4;    // u16
-  static constexpr std::size_t kFlags = 6;     // u16, kReplyWritable
-  static constexpr std::size_t kId = 8;        // u64
-  static constexpr std::size_t kLength = 16;   // u64, payload that follows; ATTACH: the region's length, without payload
-  static constexpr std::size_t kValue = 24;    // u64; COMPARE_SWAP: the value found; ATTACH: pool offset
-  static constexpr std::size_t kClock = 32;    // u64, the node's clock
+  static constexpr std::size_t kCrc = 0;      // u32 over [4, 40)
+  static constexpr std::size_t kStatus = 4;   // u16
+  static constexpr std::size_t kFlags = 6;    // u16, kReplyWritable
+  static constexpr std::size_t kId = 8;       // u64
+  static constexpr std::size_t kLength = 16;  // u64, payload that follows; ATTACH: the region's length, without payload
+  static constexpr std::size_t kValue = 24;   // u64; COMPARE_SWAP: the value found; ATTACH: pool offset
+  static constexpr std::size_t kClock = 32;   // u64, the node's clock
   static constexpr std::size_t kEnd = 40;
 };
 static_assert(ReplyLayout::kEnd == kReplyBytes);
@@ -124,9 +126,9 @@ struct Request {
   std::uint64_t expected = 0;
   std::uint64_t desired = 0;
   std::uint64_t expires_ns = 0;  // kWrite, kCompareSwap
-  RegionId region;        // kAttach
-  Generation generation;  // kAttach
-  AccessKey key;          // kAttach
+  RegionId region;               // kAttach
+  Generation generation;         // kAttach
+  AccessKey key;                 // kAttach
 };
 struct Reply {
   bool ok = false;

@@ -1,5 +1,5 @@
-// Little-endian fields in byte spans, for formats on media and wire. Bounds are the caller's: load and store never check.
-// ByteReader checks every step and remembers the first short read: parsers of foreign bytes use it.
+// Little-endian fields in byte spans, for formats on media and wire. Bounds are the caller's: load and store never
+// check. ByteReader checks every step and remembers the first short read: parsers of foreign bytes use it.
 #pragma once
 
 #include <bit>
@@ -57,8 +57,8 @@ class ByteReader {
     return head;
   }
   std::size_t remaining() const { return rest_.size(); }
-  bool failed() const { return failed_; }                      // something was shorter than asked for
-  bool done() const { return !failed_ && rest_.empty(); }      // read to the last byte, and nothing was short
+  bool failed() const { return failed_; }                  // something was shorter than asked for
+  bool done() const { return !failed_ && rest_.empty(); }  // read to the last byte, and nothing was short
 
  private:
   void fail() {

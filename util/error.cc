@@ -27,27 +27,43 @@ int errno_of(Errc code) { return row(code).number; }
 
 Errc errc_from_errno(int number) {
   switch (number) {
-    case ENOENT: return Errc::kNotFound;
-    case EEXIST: return Errc::kExists;
-    case ENOTDIR: return Errc::kNotDirectory;
-    case EISDIR: return Errc::kIsDirectory;
-    case ENOSPC: return Errc::kNoSpace;
-    case EACCES: return Errc::kAccess;
-    case EPERM: return Errc::kNotPermitted;
-    case EROFS: return Errc::kReadOnly;
-    case ENOMEM: return Errc::kNoMemory;
-    case EBUSY: return Errc::kBusy;
-    case EINVAL: return Errc::kInvalid;
+    case ENOENT:
+      return Errc::kNotFound;
+    case EEXIST:
+      return Errc::kExists;
+    case ENOTDIR:
+      return Errc::kNotDirectory;
+    case EISDIR:
+      return Errc::kIsDirectory;
+    case ENOSPC:
+      return Errc::kNoSpace;
+    case EACCES:
+      return Errc::kAccess;
+    case EPERM:
+      return Errc::kNotPermitted;
+    case EROFS:
+      return Errc::kReadOnly;
+    case ENOMEM:
+      return Errc::kNoMemory;
+    case EBUSY:
+      return Errc::kBusy;
+    case EINVAL:
+      return Errc::kInvalid;
     case EMFILE:
-    case ENFILE: return Errc::kTooMany;
-    case ENAMETOOLONG: return Errc::kNameTooLong;
+    case ENFILE:
+      return Errc::kTooMany;
+    case ENAMETOOLONG:
+      return Errc::kNameTooLong;
     case ECONNREFUSED:
     case ECONNRESET:
     case EPIPE:
     case EHOSTUNREACH:
-    case ENETUNREACH: return Errc::kUnreachable;
-    case ETIMEDOUT: return Errc::kDeadline;
-    default: return Errc::kLocalIo;
+    case ENETUNREACH:
+      return Errc::kUnreachable;
+    case ETIMEDOUT:
+      return Errc::kDeadline;
+    default:
+      return Errc::kLocalIo;
   }
 }
 

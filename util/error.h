@@ -12,48 +12,48 @@
 namespace rmemfs {
 
 // name, errno, sentence. The errno is what a system call on the mount returns; rmemfs(8) prints this table.
-#define RMEMFS_ERROR_CODES(X)                                                                             \
-  /* Outcomes that POSIX names. */                                                                        \
-  X(kNotFound, ENOENT, "no such file or directory")                                                       \
-  X(kExists, EEXIST, "the name exists already")                                                           \
-  X(kNotDirectory, ENOTDIR, "not a directory")                                                            \
-  X(kIsDirectory, EISDIR, "is a directory")                                                               \
-  X(kNotEmpty, ENOTEMPTY, "the directory is not empty")                                                   \
-  X(kNameTooLong, ENAMETOOLONG, "the name is longer than 255 bytes")                                      \
-  X(kNoSpace, ENOSPC, "no room is left in the memory nodes' pools")                                       \
-  X(kTooManyLinks, EMLINK, "too many links")                                                              \
-  X(kInvalid, EINVAL, "invalid argument")                                                                 \
-  X(kAccess, EACCES, "permission denied")                                                                 \
-  X(kNotPermitted, EPERM, "operation not permitted")                                                      \
-  X(kReadOnly, EROFS, "the mount is read-only")                                                           \
-  X(kTooBig, EFBIG, "the file would be too large")                                                        \
-  X(kNoSuchOffset, ENXIO, "no data or hole at or after this offset")                                      \
-  X(kNotSupported, EOPNOTSUPP, "operation not supported")                                                 \
-  X(kBadHandle, EBADF, "the file handle is not open")                                                     \
-  X(kRange, ERANGE, "the result does not fit")                                                            \
-  X(kNoAttribute, ENODATA, "no such attribute")                                                           \
-  X(kNoMemory, ENOMEM, "out of memory")                                                                   \
-  X(kTooMany, ENFILE, "a limit on open objects is reached")                                               \
-  X(kBusy, EBUSY, "in use")                                                                               \
-  /* Remote memory. */                                                                                    \
-  X(kUnreachable, EIO, "the memory node cannot be reached")                                               \
-  X(kDeadline, EIO, "the deadline passed without an answer")                                              \
-  X(kRegionLost, EIO, "the memory node came back without these contents")                                 \
-  X(kRefused, EIO, "the memory node refused the access key or permission")                                \
-  X(kOutOfBounds, EIO, "outside the region")                                                              \
-  X(kProtocol, EIO, "the peer broke the protocol")                                                        \
-  X(kVersion, EPROTONOSUPPORT, "the peer speaks another protocol version")                                \
-  X(kFenced, ESTALE, "a newer mount has taken over; this one may not write any more")                     \
-  X(kCancelled, EIO, "the operation was cancelled because the mount ends")                                \
-  /* Metadata, journal, local disk. */                                                                    \
-  X(kCorrupt, EUCLEAN, "metadata is damaged; run fsck.rmemfs")                                            \
-  X(kChecksum, EBADMSG, "a checksum does not match")                                                      \
-  X(kUnsupportedFeature, EOPNOTSUPP, "uses a feature that this version does not know")                    \
-  X(kWrongFileSystem, EINVAL, "belongs to another file system")                                           \
-  X(kNotFormatted, EINVAL, "is not an rmemfs file system; make one with mkfs.rmemfs")                     \
-  X(kLocked, EBUSY, "is in use by another process")                                                       \
-  X(kStore, EIO, "the metadata store failed")                                                             \
-  X(kLocalIo, EIO, "a local file could not be read or written")                                           \
+#define RMEMFS_ERROR_CODES(X)                                                          \
+  /* Outcomes that POSIX names. */                                                     \
+  X(kNotFound, ENOENT, "no such file or directory")                                    \
+  X(kExists, EEXIST, "the name exists already")                                        \
+  X(kNotDirectory, ENOTDIR, "not a directory")                                         \
+  X(kIsDirectory, EISDIR, "is a directory")                                            \
+  X(kNotEmpty, ENOTEMPTY, "the directory is not empty")                                \
+  X(kNameTooLong, ENAMETOOLONG, "the name is longer than 255 bytes")                   \
+  X(kNoSpace, ENOSPC, "no room is left in the memory nodes' pools")                    \
+  X(kTooManyLinks, EMLINK, "too many links")                                           \
+  X(kInvalid, EINVAL, "invalid argument")                                              \
+  X(kAccess, EACCES, "permission denied")                                              \
+  X(kNotPermitted, EPERM, "operation not permitted")                                   \
+  X(kReadOnly, EROFS, "the mount is read-only")                                        \
+  X(kTooBig, EFBIG, "the file would be too large")                                     \
+  X(kNoSuchOffset, ENXIO, "no data or hole at or after this offset")                   \
+  X(kNotSupported, EOPNOTSUPP, "operation not supported")                              \
+  X(kBadHandle, EBADF, "the file handle is not open")                                  \
+  X(kRange, ERANGE, "the result does not fit")                                         \
+  X(kNoAttribute, ENODATA, "no such attribute")                                        \
+  X(kNoMemory, ENOMEM, "out of memory")                                                \
+  X(kTooMany, ENFILE, "a limit on open objects is reached")                            \
+  X(kBusy, EBUSY, "in use")                                                            \
+  /* Remote memory. */                                                                 \
+  X(kUnreachable, EIO, "the memory node cannot be reached")                            \
+  X(kDeadline, EIO, "the deadline passed without an answer")                           \
+  X(kRegionLost, EIO, "the memory node came back without these contents")              \
+  X(kRefused, EIO, "the memory node refused the access key or permission")             \
+  X(kOutOfBounds, EIO, "outside the region")                                           \
+  X(kProtocol, EIO, "the peer broke the protocol")                                     \
+  X(kVersion, EPROTONOSUPPORT, "the peer speaks another protocol version")             \
+  X(kFenced, ESTALE, "a newer mount has taken over; this one may not write any more")  \
+  X(kCancelled, EIO, "the operation was cancelled because the mount ends")             \
+  /* Metadata, journal, local disk. */                                                 \
+  X(kCorrupt, EUCLEAN, "metadata is damaged; run fsck.rmemfs")                         \
+  X(kChecksum, EBADMSG, "a checksum does not match")                                   \
+  X(kUnsupportedFeature, EOPNOTSUPP, "uses a feature that this version does not know") \
+  X(kWrongFileSystem, EINVAL, "belongs to another file system")                        \
+  X(kNotFormatted, EINVAL, "is not an rmemfs file system; make one with mkfs.rmemfs")  \
+  X(kLocked, EBUSY, "is in use by another process")                                    \
+  X(kStore, EIO, "the metadata store failed")                                          \
+  X(kLocalIo, EIO, "a local file could not be read or written")                        \
   X(kJournalFull, EIO, "no journal slot became free within the deadline")
 
 enum class Errc : std::uint16_t {
@@ -79,7 +79,8 @@ std::string_view name(Errc code);      // "kNotFound"
 std::string_view sentence(Errc code);  // "no such file or directory"
 int errno_of(Errc code);
 
-// The code for an errno of a local system call (open of a pool file and the like); kLocalIo when there is no closer one.
+// The code for an errno of a local system call (open of a pool file and the like); kLocalIo when there is no closer
+// one.
 Errc errc_from_errno(int number);
 
 }  // namespace rmemfs

@@ -35,8 +35,10 @@ void LoopExecutor::run_until(const bool& done) {
         queue_.pop_front();
       }
     }
-    if (next) next.resume();
-    else on_idle();
+    if (next)
+      next.resume();
+    else
+      on_idle();
   }
 }
 
@@ -72,8 +74,8 @@ std::size_t WaitList::expire(TimePoint now) {
   std::vector<Waiter*> late;
   {
     MutexLock lock(mutex_);
-    auto keep = std::stable_partition(waiters_.begin(), waiters_.end(),
-                                      [&](const Waiter* w) { return w->deadline > now; });
+    auto keep =
+        std::stable_partition(waiters_.begin(), waiters_.end(), [&](const Waiter* w) { return w->deadline > now; });
     late.assign(keep, waiters_.end());
     waiters_.erase(keep, waiters_.end());
   }

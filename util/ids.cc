@@ -12,8 +12,10 @@ void fill_random(std::byte* data, std::size_t size) {
   std::size_t done = 0;
   while (done < size) {
     const ssize_t n = ::getrandom(data + done, size - done, 0);
-    if (n > 0) done += static_cast<std::size_t>(n);
-    else CHECK(errno == EINTR);
+    if (n > 0)
+      done += static_cast<std::size_t>(n);
+    else
+      CHECK(errno == EINTR);
   }
 }
 

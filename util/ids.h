@@ -26,13 +26,13 @@ class StrongId {
   Number value_ = 0;
 };
 
-using InodeNumber = StrongId<struct InodeTag>;            // never reused; the root is 1
-using ChunkId = StrongId<struct ChunkTag>;                // never reused; 0 is no chunk
-using NodeId = StrongId<struct NodeTag, std::uint32_t>;   // index in the file system's node list
-using RegionId = StrongId<struct RegionTag>;              // unique in one node's pool for the pool's life
-using Generation = StrongId<struct GenerationTag>;        // of a pool's contents; never 0
-using MountEpoch = StrongId<struct MountEpochTag>;        // grows with each mount
-using CommitId = StrongId<struct CommitTag>;              // grows with each transaction; 0 is before the first
+using InodeNumber = StrongId<struct InodeTag>;           // never reused; the root is 1
+using ChunkId = StrongId<struct ChunkTag>;               // never reused; 0 is no chunk
+using NodeId = StrongId<struct NodeTag, std::uint32_t>;  // index in the file system's node list
+using RegionId = StrongId<struct RegionTag>;             // unique in one node's pool for the pool's life
+using Generation = StrongId<struct GenerationTag>;       // of a pool's contents; never 0
+using MountEpoch = StrongId<struct MountEpochTag>;       // grows with each mount
+using CommitId = StrongId<struct CommitTag>;             // grows with each transaction; 0 is before the first
 
 inline constexpr InodeNumber kRootInode{1};
 

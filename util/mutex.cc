@@ -8,7 +8,6 @@
 
 #include "util/check.h"
 
-
 namespace rmemfs {
 namespace {
 

@@ -1,9 +1,9 @@
 // Mutex: a lock with a rank. It spins for a moment before it sleeps, because waking a thread on another core costs tens
 // of microseconds and no critical section here is longer than a few.
 //
-// Lock order: a thread takes locks only in growing rank; two locks of one rank only with lock_pair's order (Inode: lower
-// inode number first, stated with `same_rank_ok`). Debug and sanitizer builds check it at each lock and stop the program.
-// No Mutex is held across co_await, a FUSE reply or a callback into another room.
+// Lock order: a thread takes locks only in growing rank; two locks of one rank only with lock_pair's order (Inode:
+// lower inode number first, stated with `same_rank_ok`). Debug and sanitizer builds check it at each lock and stop the
+// program. No Mutex is held across co_await, a FUSE reply or a callback into another room.
 #pragma once
 
 #include <atomic>

@@ -48,10 +48,10 @@ class PersistentMemory {
 };
 
 struct PmemOptions {
-  bool create = false;          // make the file with `size`; fails with kExists if it is there
-  std::size_t size = 0;         // for create; otherwise the file's size
+  bool create = false;   // make the file with `size`; fails with kExists if it is there
+  std::size_t size = 0;  // for create; otherwise the file's size
   bool read_only = false;
-  bool force_pmem = false;      // kForced on an ordinary file
+  bool force_pmem = false;  // kForced on an ordinary file
 };
 
 // Maps `path` by libpmem (pmem_map_file). Errors: kNotFound, kExists, kNoSpace, kAccess, kLocalIo, with the path.

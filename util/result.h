@@ -28,9 +28,9 @@ inline Result<void> success() { return {}; }
 #define RMEMFS_CONCAT_(a, b) a##b
 #define RMEMFS_CONCAT(a, b) RMEMFS_CONCAT_(a, b)
 
-#define RMEMFS_IF_ERROR_(result, expression, leave) \
-  do {                                              \
-    auto result = (expression);                     \
+#define RMEMFS_IF_ERROR_(result, expression, leave)    \
+  do {                                                 \
+    auto result = (expression);                        \
     if (!result.ok()) leave std::move(result).error(); \
   } while (0)
 #define RMEMFS_ASSIGN_(result, target, expression, leave) \
@@ -38,9 +38,9 @@ inline Result<void> success() { return {}; }
   if (!result.ok()) leave std::move(result).error();      \
   target = std::move(*result)
 
-#define RETURN_IF_ERROR(expression) RMEMFS_IF_ERROR_(RMEMFS_CONCAT(result_, __LINE__), expression, return)
-#define CO_RETURN_IF_ERROR(expression) RMEMFS_IF_ERROR_(RMEMFS_CONCAT(result_, __LINE__), expression, co_return)
+#define RETURN_IF_ERROR(expression) RMEMFS_IF_ERROR_(RMEMFS_CONCAT(result_, __LINE__), expression, return )
+#define CO_RETURN_IF_ERROR(expression) RMEMFS_IF_ERROR_(RMEMFS_CONCAT(result_, __LINE__), expression, co_return )
 #define ASSIGN_OR_RETURN(target, expression) \
-  RMEMFS_ASSIGN_(RMEMFS_CONCAT(result_, __LINE__), target, expression, return)
+  RMEMFS_ASSIGN_(RMEMFS_CONCAT(result_, __LINE__), target, expression, return )
 #define CO_ASSIGN_OR_RETURN(target, expression) \
-  RMEMFS_ASSIGN_(RMEMFS_CONCAT(result_, __LINE__), target, expression, co_return)
+  RMEMFS_ASSIGN_(RMEMFS_CONCAT(result_, __LINE__), target, expression, co_return )

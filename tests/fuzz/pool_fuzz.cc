@@ -1,6 +1,6 @@
 // A memory node's pool as found on a file: a sound pool of 64 KiB, changed by patches. An input is a byte of flags (1:
-// mend the superblock's checksum afterwards, 2: mend the entries'), then patches {offset in 4 bytes, length in 1, bytes}.
-// The reader must refuse, or give tables that hold what pool_tables.cc promises.
+// mend the superblock's checksum afterwards, 2: mend the entries'), then patches {offset in 4 bytes, length in 1,
+// bytes}. The reader must refuse, or give tables that hold what pool_tables.cc promises.
 #include <algorithm>
 #include <cstring>
 #include <vector>

@@ -79,7 +79,8 @@ std::vector<std::byte> sealed(std::span<const std::byte> bytes) {
     std::memcpy(&request.expires_ns, out.data() + at + L::kArguments, 8);
     wire::encode_request(request, std::span<std::byte, wire::kRequestBytes>(out.data() + at, wire::kRequestBytes));
     at += wire::kRequestBytes;
-    if (request.kind == wire::Kind::kWrite) at += static_cast<std::size_t>(std::min<std::uint64_t>(request.length, out.size() - at));
+    if (request.kind == wire::Kind::kWrite)
+      at += static_cast<std::size_t>(std::min<std::uint64_t>(request.length, out.size() - at));
   }
   return out;
 }

@@ -1,10 +1,11 @@
-// Random operations on FileSystem, without FUSE, against the reference, compared after every step, with remounts between.
+// Random operations on FileSystem, without FUSE, against the reference, compared after every step, with remounts
+// between.
 //
 //   model_file_system [--steps N] [--seed S] [--segment N]
 //
-// The memory node is a real rmemd over shm. Each segment of steps runs in a child process that mounts, compares the whole
-// tree, works, and ends either cleanly or by _exit() in the middle of everything, as after kill -9. The parent then takes
-// the same steps on its copy of the reference: steps depend on the seed and the reference only.
+// The memory node is a real rmemd over shm. Each segment of steps runs in a child process that mounts, compares the
+// whole tree, works, and ends either cleanly or by _exit() in the middle of everything, as after kill -9. The parent
+// then takes the same steps on its copy of the reference: steps depend on the seed and the reference only.
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,14 +33,14 @@ constexpr std::size_t kNames = 7, kMaxDepth = 4, kMaxOpen = 6;
 
 std::uint64_t seed_in_use = 0, step_in_use = 0;
 
-#define EXPECT(condition, ...)                                                                          \
-  do {                                                                                                  \
-    if (!(condition)) {                                                                                 \
-      std::fprintf(stderr, "FAILED: seed %lu step %lu: %s: ", seed_in_use, step_in_use, #condition);    \
-      std::fprintf(stderr, __VA_ARGS__);                                                                \
-      std::fprintf(stderr, "\n");                                                                       \
-      std::_Exit(1);                                                                                    \
-    }                                                                                                   \
+#define EXPECT(condition, ...)                                                                       \
+  do {                                                                                               \
+    if (!(condition)) {                                                                              \
+      std::fprintf(stderr, "FAILED: seed %lu step %lu: %s: ", seed_in_use, step_in_use, #condition); \
+      std::fprintf(stderr, __VA_ARGS__);                                                             \
+      std::fprintf(stderr, "\n");                                                                    \
+      std::_Exit(1);                                                                                 \
+    }                                                                                                \
   } while (0)
 
 // A mounted file system without FUSE.
@@ -128,9 +129,12 @@ class Walk {
   std::string name() { return "n" + std::to_string(below(kNames)); }
   std::uint64_t offset() {
     switch (below(4)) {
-      case 0: return below(4) * 4096 * (1 + below(30));
-      case 1: return below(9000);
-      default: return below(kMaxSize);
+      case 0:
+        return below(4) * 4096 * (1 + below(30));
+      case 1:
+        return below(9000);
+      default:
+        return below(kMaxSize);
     }
   }
 
@@ -139,8 +143,7 @@ class Walk {
     if (expected.empty()) {
       EXPECT(got.ok(), "%s: %s", what, got.error().message().c_str());
     } else {
-      EXPECT(!got.ok(), "%s should have failed with %s", what,
-             std::string(rmemfs::name(*expected.begin())).c_str());
+      EXPECT(!got.ok(), "%s should have failed with %s", what, std::string(rmemfs::name(*expected.begin())).c_str());
       EXPECT(expected.contains(got.error().code), "%s: %s instead of %s", what, got.error().message().c_str(),
              std::string(rmemfs::name(*expected.begin())).c_str());
     }
@@ -345,8 +348,7 @@ void Walk::data(const NodePtr& node, InodeNumber ino) {
   } else if (die < 9) {
     Reference::punch(*node, at, length);
     if (mounted_ != nullptr) {
-      done = mounted_->run(
-          files().fallocate(mounted_->context(), ino, FileSystem::Fallocate::kPunchHole, at, length));
+      done = mounted_->run(files().fallocate(mounted_->context(), ino, FileSystem::Fallocate::kPunchHole, at, length));
     }
   } else if (die < 11) {
     const bool keep = below(2) == 0;
@@ -381,14 +383,21 @@ void Walk::step() {
     rename(parent, parent_ino);
   } else if (die < 10 && !open_.empty()) {  // an open file, perhaps without a name
     const std::size_t index = below(open_.size());
-    if (below(4) == 0) close(index);
-    else if (open_[index].node->kind == Kind::kFile) data(open_[index].node, open_[index].ino);
+    if (below(4) == 0)
+      close(index);
+    else if (open_[index].node->kind == Kind::kFile)
+      data(open_[index].node, open_[index].ino);
   } else {
     auto it = parent->entries.find(name());
     if (it != parent->entries.end()) {
       const NodePtr node = it->second;
       InodeNumber ino = kRootInode;
-      if (mounted_ != nullptr) ino = resolve([&] { auto full = path; full.push_back(it->first); return full; }());
+      if (mounted_ != nullptr)
+        ino = resolve([&] {
+          auto full = path;
+          full.push_back(it->first);
+          return full;
+        }());
       if (die == 10) {
         node->permissions = static_cast<std::uint32_t>(below(010000));
         if (mounted_ != nullptr) {
@@ -401,8 +410,10 @@ void Walk::step() {
       }
       if (mounted_ != nullptr) compare_attributes(*node, ino);
       const bool keep = below(12) == 0 && open_.size() < kMaxOpen && node->kind != Kind::kDirectory;
-      if (keep) open_.push_back({node, ino});
-      else if (mounted_ != nullptr) release(ino);
+      if (keep)
+        open_.push_back({node, ino});
+      else if (mounted_ != nullptr)
+        release(ino);
     }
   }
   if (mounted_ == nullptr) return;
@@ -481,9 +492,12 @@ int main(int argc, char** argv) {
   std::uint64_t steps = 100000, seed = std::random_device{}(), segment = 2500;
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::uint64_t value = std::strtoull(argv[i + 1], nullptr, 10);
-    if (std::strcmp(argv[i], "--steps") == 0) steps = value;
-    else if (std::strcmp(argv[i], "--seed") == 0) seed = value;
-    else if (std::strcmp(argv[i], "--segment") == 0) segment = value;
+    if (std::strcmp(argv[i], "--steps") == 0)
+      steps = value;
+    else if (std::strcmp(argv[i], "--seed") == 0)
+      seed = value;
+    else if (std::strcmp(argv[i], "--segment") == 0)
+      segment = value;
   }
   rmemfs::log_setup("model", rmemfs::LogTarget::kStderr, false);
   rmemfs::log::set_level(rmemfs::log::Level::kWarn);

@@ -40,9 +40,8 @@ NodePtr Reference::find(const std::vector<std::string>& path) const {
 
 bool Reference::contains(const NodePtr& tree, const NodePtr& node) {
   if (tree == node) return true;
-  return std::any_of(tree->entries.begin(), tree->entries.end(), [&](const auto& entry) {
-    return is_directory(entry.second) && contains(entry.second, node);
-  });
+  return std::any_of(tree->entries.begin(), tree->entries.end(),
+                     [&](const auto& entry) { return is_directory(entry.second) && contains(entry.second, node); });
 }
 
 Errors Reference::make(const NodePtr& parent, const std::string& name, Kind kind, std::uint32_t permissions,
@@ -52,7 +51,8 @@ Errors Reference::make(const NodePtr& parent, const std::string& name, Kind kind
   auto node = std::make_shared<Node>();
   node->kind = kind;
   node->permissions = permissions;
-  if (kind == Kind::kDirectory) node->permissions |= parent->permissions & 02000;  // as Linux: set-group-ID is inherited
+  if (kind == Kind::kDirectory)
+    node->permissions |= parent->permissions & 02000;  // as Linux: set-group-ID is inherited
   node->links = kind == Kind::kDirectory ? 2 : 1;
   node->data = target;
   parent->entries[name] = node;
@@ -87,8 +87,8 @@ Errors Reference::rmdir(const NodePtr& parent, const std::string& name) {
   return {};
 }
 
-Errors Reference::rename(const NodePtr& parent, const std::string& name, const NodePtr& to,
-                         const std::string& new_name, RenameMode mode) {
+Errors Reference::rename(const NodePtr& parent, const std::string& name, const NodePtr& to, const std::string& new_name,
+                         RenameMode mode) {
   auto source = parent->entries.find(name);
   if (source == parent->entries.end()) return {Errc::kNotFound};
   const NodePtr moved = source->second;
@@ -98,8 +98,10 @@ Errors Reference::rename(const NodePtr& parent, const std::string& name, const N
   if (is_directory(moved) && contains(moved, to)) errors.insert(Errc::kInvalid);
   if (mode == RenameMode::kNoReplace && victim) errors.insert(Errc::kExists);
   if (mode == RenameMode::kExchange) {
-    if (!victim) errors.insert(Errc::kNotFound);
-    else if (is_directory(victim) && contains(victim, parent)) errors.insert(Errc::kInvalid);
+    if (!victim)
+      errors.insert(Errc::kNotFound);
+    else if (is_directory(victim) && contains(victim, parent))
+      errors.insert(Errc::kInvalid);
   }
   if (mode != RenameMode::kExchange && victim && victim != moved) {
     if (is_directory(victim) && !is_directory(moved)) errors.insert(Errc::kIsDirectory);

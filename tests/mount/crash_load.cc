@@ -1,12 +1,14 @@
-// A load of metadata and data operations by several processes, with a log kept outside the file system, and the check of
-// a tree against that log.
+// A load of metadata and data operations by several processes, with a log kept outside the file system, and the check
+// of a tree against that log.
 //
-//   crash_load run    ROOT LOG SEED WORKERS SECONDS    until SECONDS passed, SIGTERM came or the mount died; 0 in each case
-//   crash_load verify ROOT LOG                         0: all acknowledged operations are there; 1: something is not
+//   crash_load run    ROOT LOG SEED WORKERS SECONDS    until SECONDS passed, SIGTERM came or the mount died; 0 in each
+//   case crash_load verify ROOT LOG                         0: all acknowledged operations are there; 1: something is
+//   not
 //
-// Each worker has a directory ROOT/wI and a log LOG.I. "try" is written before the call and "ack" after it returned, each
-// by one write(2): the log outlives the death of any process. A log without an acknowledged operation fails the check.
-// An error while the mount is alive fails the run (status 1): I/O waits for a node that comes back, it does not fail.
+// Each worker has a directory ROOT/wI and a log LOG.I. "try" is written before the call and "ack" after it returned,
+// each by one write(2): the log outlives the death of any process. A log without an acknowledged operation fails the
+// check. An error while the mount is alive fails the run (status 1): I/O waits for a node that comes back, it does not
+// fail.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -14,13 +16,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <fstream>
-#include <algorithm>
 #include <iterator>
 #include <optional>
 #include <random>
@@ -132,7 +134,7 @@ void put(int fd, const std::string& line) {
 // Dead means that the whole mount is: one failed operation on a live mount is a finding.
 bool mount_is_dead(const std::string& root) {
   for (int i = 0; i < 40; ++i) {
-    struct statfs st{};
+    struct statfs st {};
     if (::statfs(root.c_str(), &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED)) return true;
     ::usleep(50000);
   }
@@ -141,7 +143,8 @@ bool mount_is_dead(const std::string& root) {
 
 int work(const std::string& root, const std::string& log, std::uint64_t seed, unsigned worker, double until) {
   const std::string base = root + "/w" + std::to_string(worker);
-  int fd = ::open((log + "." + std::to_string(worker)).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
+  int fd =
+      ::open((log + "." + std::to_string(worker)).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
   if (fd < 0) return 1;
   if (::mkdir(base.c_str(), 0755) < 0) {
     if (mount_is_dead(root)) return 0;
@@ -170,7 +173,7 @@ int work(const std::string& root, const std::string& log, std::uint64_t seed, un
 }
 
 int run(const std::string& root, const std::string& log, std::uint64_t seed, unsigned workers, double seconds) {
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = on_signal;
   ::sigaction(SIGTERM, &action, nullptr);
   timespec now{};
@@ -218,7 +221,7 @@ int verify(const std::string& root, const std::string& log) {
     }
     acknowledged += acks;
     const std::string base = root + "/w" + std::to_string(worker);
-    struct stat st{};
+    struct stat st {};
     if (acks == 0 && ::lstat(base.c_str(), &st) < 0 && errno == ENOENT) continue;
     std::vector<std::string> problems;
     if (open) {
@@ -226,7 +229,8 @@ int verify(const std::string& root, const std::string& log) {
       Tree after = deep_copy(tree);
       apply(after, last, worker);
       // A write in flight may be there in part; everything else is there as a whole or not at all.
-      const bool data = last.verb == "write" || last.verb == "append" || last.verb == "truncate" || last.verb == "punch";
+      const bool data =
+          last.verb == "write" || last.verb == "append" || last.verb == "truncate" || last.verb == "punch";
       const std::string torn = data ? last.a : "";
       problems = differences(base, tree, torn, after);
       if (!problems.empty()) {
@@ -237,7 +241,8 @@ int verify(const std::string& root, const std::string& log) {
       problems = differences(base, tree, "", {});
     }
     for (const auto& problem : problems)
-      std::printf("worker %u: %s%s\n", worker, problem.c_str(), open ? (" [in flight: " + to_line(last) + "]").c_str() : "");
+      std::printf("worker %u: %s%s\n", worker, problem.c_str(),
+                  open ? (" [in flight: " + to_line(last) + "]").c_str() : "");
     bad += problems.size();
   }
   std::printf("acknowledged=%llu in_flight=%llu problems=%llu\n", static_cast<unsigned long long>(acknowledged),
@@ -252,7 +257,8 @@ int main(int argc, char** argv) {
   ::umask(0);
   const std::string verb = argc > 1 ? argv[1] : "";
   if (verb == "run" && argc == 7)
-    return run(argv[2], argv[3], std::strtoull(argv[4], nullptr, 10), static_cast<unsigned>(std::atoi(argv[5])), std::atof(argv[6]));
+    return run(argv[2], argv[3], std::strtoull(argv[4], nullptr, 10), static_cast<unsigned>(std::atoi(argv[5])),
+               std::atof(argv[6]));
   if (verb == "verify" && argc == 4) return verify(argv[2], argv[3]);
   std::fprintf(stderr, "usage: crash_load run ROOT LOG SEED WORKERS SECONDS | crash_load verify ROOT LOG\n");
   return 2;

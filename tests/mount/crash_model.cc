@@ -17,7 +17,9 @@ namespace {
 class Fd {
  public:
   explicit Fd(int fd) : fd_(fd) {}
-  ~Fd() { if (fd_ >= 0) ::close(fd_); }
+  ~Fd() {
+    if (fd_ >= 0) ::close(fd_);
+  }
   Fd(const Fd&) = delete;
   Fd& operator=(const Fd&) = delete;
   int get() const { return fd_; }
@@ -87,7 +89,7 @@ void list(const std::string& root, const std::string& prefix, std::set<std::stri
     if (name == "." || name == "..") continue;
     std::string path = prefix.empty() ? name : prefix + "/" + name;
     if (!names.insert(path).second) problems.push_back("listed twice: " + path);
-    struct stat st{};
+    struct stat st {};
     if (::lstat((root + "/" + path).c_str(), &st) == 0 && S_ISDIR(st.st_mode)) below.push_back(path);
   }
   ::closedir(dir);
@@ -97,7 +99,8 @@ void list(const std::string& root, const std::string& prefix, std::set<std::stri
 // Where the two differ and what stands there instead, for a person who must find the fault.
 std::string first_difference(const std::string& is, const std::string& must) {
   std::size_t size = std::min(is.size(), must.size());
-  auto at = static_cast<std::size_t>(std::mismatch(is.begin(), is.begin() + static_cast<std::ptrdiff_t>(size), must.begin()).first - is.begin());
+  auto at = static_cast<std::size_t>(
+      std::mismatch(is.begin(), is.begin() + static_cast<std::ptrdiff_t>(size), must.begin()).first - is.begin());
   std::ostringstream text;
   text << "size " << is.size() << " must be " << must.size();
   if (at < size) {
@@ -162,7 +165,8 @@ void apply(Tree& tree, const Operation& op, unsigned worker) {
     return &object;
   };
   if (op.verb == "create" || op.verb == "mkdir") {
-    tree[op.a] = std::make_shared<Object>(Object{op.verb == "mkdir" ? 'd' : 'f', static_cast<unsigned>(op.x), "", -1, false});
+    tree[op.a] =
+        std::make_shared<Object>(Object{op.verb == "mkdir" ? 'd' : 'f', static_cast<unsigned>(op.x), "", -1, false});
   } else if (op.verb == "symlink") {
     tree[op.a] = std::make_shared<Object>(Object{'l', 0777, op.b, -1, false});
   } else if (op.verb == "write") {
@@ -220,7 +224,8 @@ int execute(const std::string& root, const Operation& op, unsigned worker) {
   if (op.verb == "append") return write_all(fd.get(), content(worker, op.number, 0, op.x), -1);
   if (op.verb == "fsync") return result(::fsync(fd.get()));
   if (op.verb == "punch")
-    return result(::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(op.x), static_cast<off_t>(op.y)));
+    return result(::fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(op.x),
+                              static_cast<off_t>(op.y)));
   return EINVAL;
 }
 
@@ -237,7 +242,7 @@ std::vector<std::string> differences(const std::string& root, const Tree& tree, 
   const bool has_torn = torn_object != tree.end() && twin != other.end();
 
   for (const auto& [path, object] : tree) {
-    struct stat st{};
+    struct stat st {};
     const std::string full = root + "/" + path;
     if (!names.count(path) || ::lstat(full.c_str(), &st) < 0) {
       problems.push_back("is missing: " + path);

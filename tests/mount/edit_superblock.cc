@@ -1,4 +1,5 @@
-// Changes one thing in a file system's superblock and leaves its checksum right, as another version or another owner would.
+// Changes one thing in a file system's superblock and leaves its checksum right, as another version or another owner
+// would.
 //   edit_superblock DIR incompat|ro_compat|key
 // The only helper here that knows the format: a test that wrote the file by hand would test its own idea of the format.
 #include <cstdio>
@@ -16,10 +17,15 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", superblock.error().message().c_str());
     return 1;
   }
-  if (what == "incompat") superblock->incompat |= std::uint64_t{1} << 40;
-  else if (what == "ro_compat") superblock->ro_compat |= std::uint64_t{1} << 41;
-  else if (what == "key") superblock->key.bytes[3] ^= std::byte{1};
-  else return 2;
-  std::ofstream(std::string(argv[1]) + "/superblock", std::ios::binary | std::ios::trunc) << encode_superblock(*superblock);
+  if (what == "incompat")
+    superblock->incompat |= std::uint64_t{1} << 40;
+  else if (what == "ro_compat")
+    superblock->ro_compat |= std::uint64_t{1} << 41;
+  else if (what == "key")
+    superblock->key.bytes[3] ^= std::byte{1};
+  else
+    return 2;
+  std::ofstream(std::string(argv[1]) + "/superblock", std::ios::binary | std::ios::trunc)
+      << encode_superblock(*superblock);
   return 0;
 }

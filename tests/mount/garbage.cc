@@ -81,20 +81,42 @@ int main(int argc, char** argv) {
       break;
     }
     switch (round % 10) {
-      case 0: send_some(fd, noise(random() % 64)); break;
-      case 1: send_some(fd, noise(1 << 16)); break;
-      case 2: send_some(fd, "RMEMTCP1" + noise(random() % 256)); break;
-      case 3: send_some(fd, "RMEMTCP1" + noise(1 << 15)); break;
-      case 4: send_some(fd, "RMEMSHM1" + noise(random() % 256)); break;
-      case 5: send_some(fd, std::string("RMEMTCP1").substr(0, random() % 8)); break;
-      case 6: send_some(fd, http + noise(random() % 4096)); break;
-      case 7: send_some(fd, http.substr(0, random() % http.size())); break;
-      case 8: send_some(fd, "RMEMTCP1" + std::string(4096, '\xff')); break;
-      case 9: send_some(fd, "RMEMSHM1" + std::string(4096, '\0')); break;
+      case 0:
+        send_some(fd, noise(random() % 64));
+        break;
+      case 1:
+        send_some(fd, noise(1 << 16));
+        break;
+      case 2:
+        send_some(fd, "RMEMTCP1" + noise(random() % 256));
+        break;
+      case 3:
+        send_some(fd, "RMEMTCP1" + noise(1 << 15));
+        break;
+      case 4:
+        send_some(fd, "RMEMSHM1" + noise(random() % 256));
+        break;
+      case 5:
+        send_some(fd, std::string("RMEMTCP1").substr(0, random() % 8));
+        break;
+      case 6:
+        send_some(fd, http + noise(random() % 4096));
+        break;
+      case 7:
+        send_some(fd, http.substr(0, random() % http.size()));
+        break;
+      case 8:
+        send_some(fd, "RMEMTCP1" + std::string(4096, '\xff'));
+        break;
+      case 9:
+        send_some(fd, "RMEMSHM1" + std::string(4096, '\0'));
+        break;
     }
     // A quarter stay open and say no more: a peer that is slow on purpose.
-    if (round % 4 == 3 && silent.size() < 300) silent.push_back(fd);
-    else ::close(fd);
+    if (round % 4 == 3 && silent.size() < 300)
+      silent.push_back(fd);
+    else
+      ::close(fd);
   }
   for (int fd : silent) ::close(fd);
   return status;

@@ -1,5 +1,6 @@
 // Very many small things in a directory.
-//   many create DIR N | many stat DIR N | many count DIR N | many delete DIR N      status 0 when all N are as they must be
+//   many create DIR N | many stat DIR N | many count DIR N | many delete DIR N      status 0 when all N are as they
+//   must be
 // Names are spread over DIR itself: the directory is meant to be large.
 #include <dirent.h>
 #include <fcntl.h>
@@ -43,7 +44,7 @@ int main(int argc, char** argv) {
     return found == count ? 0 : 1;
   }
   for (long i = 0; i < count; ++i) {
-    struct stat st{};
+    struct stat st {};
     if (verb == "create") {
       int fd = ::open(name(i).c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
       if (fd < 0 || ::close(fd) < 0) return failed(i);

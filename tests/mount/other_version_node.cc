@@ -15,7 +15,10 @@ using namespace rmemfs;
 class OtherVersion : public NodeService {
  public:
   Result<NodeDescription> describe() override { return no(); }
-  Result<LeasedRegion> lease(const FileSystemIdentity&, std::uint64_t, std::uint64_t, std::uint64_t, const std::string&) override { return no(); }
+  Result<LeasedRegion> lease(const FileSystemIdentity&, std::uint64_t, std::uint64_t, std::uint64_t,
+                             const std::string&) override {
+    return no();
+  }
   Result<void> release(const FileSystemIdentity&, RegionId, const std::string&) override { return no(); }
   Result<std::vector<LeasedRegion>> list(const FileSystemIdentity&, const std::string&) override { return no(); }
   Result<void> fence(const FileSystemIdentity&, const std::string&) override { return no(); }
@@ -35,7 +38,9 @@ int main(int argc, char** argv) {
   address.sun_family = AF_UNIX;
   std::strncpy(address.sun_path, argv[1], sizeof address.sun_path - 1);
   int listener = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (!server || ::bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) < 0 || ::listen(listener, 16) < 0) return 1;
+  if (!server || ::bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) < 0 ||
+      ::listen(listener, 16) < 0)
+    return 1;
   for (;;) {
     int stream = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
     if (stream >= 0) (*server)->adopt(UniqueFd(stream));

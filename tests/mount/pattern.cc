@@ -2,8 +2,9 @@
 //
 //   pattern write PATH LENGTH SEED            writes and fsyncs; status 1 and the errno's name on an error
 //   pattern check PATH LENGTH SEED [STRIDE]   reads 4 KiB of every STRIDE bytes (4096: all) and prints
-//                                             "good=N eio=N wrong=N zero=N"; zero counts those of the wrong that are zeros.
-//                                             Status 0: all good; 1: something wrong; 4: only EIO; 5: good and EIO
+//                                             "good=N eio=N wrong=N zero=N"; zero counts those of the wrong that are
+//                                             zeros. Status 0: all good; 1: something wrong; 4: only EIO; 5: good and
+//                                             EIO
 // Status 3: the file is not there or has another length.
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -40,8 +41,10 @@ int write_file(const char* path, std::uint64_t length, std::uint64_t seed) {
     auto want = static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), length - offset));
     for (std::size_t done = 0; !error && done < want;) {
       ssize_t n = ::write(fd, buffer.data() + done, want - done);
-      if (n < 0) error = errno;
-      else done += static_cast<std::size_t>(n);
+      if (n < 0)
+        error = errno;
+      else
+        done += static_cast<std::size_t>(n);
     }
     offset += want;
   }
@@ -53,7 +56,7 @@ int write_file(const char* path, std::uint64_t length, std::uint64_t seed) {
 
 int check_file(const char* path, std::uint64_t length, std::uint64_t seed, std::uint64_t stride) {
   int fd = ::open(path, O_RDONLY | O_CLOEXEC);
-  struct stat st{};
+  struct stat st {};
   if (fd < 0 || ::fstat(fd, &st) < 0 || static_cast<std::uint64_t>(st.st_size) != length) {
     std::printf("%s\n", fd < 0 ? ::strerrorname_np(errno) : "wrong length");
     return 3;
@@ -75,7 +78,8 @@ int check_file(const char* path, std::uint64_t length, std::uint64_t seed, std::
   }
   ::close(fd);
   std::printf("good=%llu eio=%llu wrong=%llu zero=%llu\n", static_cast<unsigned long long>(good),
-              static_cast<unsigned long long>(eio), static_cast<unsigned long long>(wrong), static_cast<unsigned long long>(zero));
+              static_cast<unsigned long long>(eio), static_cast<unsigned long long>(wrong),
+              static_cast<unsigned long long>(zero));
   return wrong ? 1 : eio == 0 ? 0 : good ? 5 : 4;
 }
 

@@ -1,8 +1,8 @@
 // What a POSIX program may rely on, one case each, on a directory given to it.
 //
-//   posix_check run DIR        the cases that need no remount; prints "ok NAME" or "FAILED NAME: why"; status 0 when all hold
-//   posix_check prepare DIR    writes what must be there after a remount
-//   posix_check verify DIR     looks at it
+//   posix_check run DIR        the cases that need no remount; prints "ok NAME" or "FAILED NAME: why"; status 0 when
+//   all hold posix_check prepare DIR    writes what must be there after a remount posix_check verify DIR     looks at
+//   it
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
@@ -33,12 +33,12 @@ struct Failure : std::runtime_error {
   using runtime_error::runtime_error;
 };
 
-#define EXPECT(condition)                                                                                 \
-  do {                                                                                                    \
-    errno = 0;                                                                                            \
-    if (!(condition))                                                                                     \
-      throw Failure("line " + std::to_string(__LINE__) + ": " #condition +                                \
-                    (errno ? std::string(" (") + std::strerror(errno) + ")" : std::string()));            \
+#define EXPECT(condition)                                                                      \
+  do {                                                                                         \
+    errno = 0;                                                                                 \
+    if (!(condition))                                                                          \
+      throw Failure("line " + std::to_string(__LINE__) + ": " #condition +                     \
+                    (errno ? std::string(" (") + std::strerror(errno) + ")" : std::string())); \
   } while (false)
 #define EXPECT_ERRNO(call, number) EXPECT((call) < 0 && errno == (number))
 
@@ -59,7 +59,7 @@ std::string slurp(const std::string& name) {
   return text;
 }
 struct stat look(const std::string& name) {
-  struct stat st{};
+  struct stat st {};
   EXPECT(::lstat(at(name).c_str(), &st) == 0);
   return st;
 }
@@ -74,7 +74,7 @@ void an_unlinked_open_file_lives_until_its_last_close() {
   char text[10];
   EXPECT(::pwrite(fd, "STILL", 5, 0) == 5);
   EXPECT(::pread(fd, text, 10, 0) == 10 && std::memcmp(text, "STILL here", 10) == 0);
-  struct stat st{};
+  struct stat st {};
   EXPECT(::fstat(fd, &st) == 0 && st.st_nlink == 0 && st.st_size == 10);
   EXPECT(::ftruncate(fd, 0) == 0 && ::fsync(fd) == 0 && ::close(fd) == 0);
 }
@@ -107,7 +107,8 @@ void rename_exchange_swaps_a_file_and_a_directory() {
 }
 
 void rename_follows_the_rules_for_directories() {
-  EXPECT(::mkdir(at("rd").c_str(), 0755) == 0 && ::mkdir(at("rd/in").c_str(), 0755) == 0 && ::mkdir(at("re").c_str(), 0755) == 0);
+  EXPECT(::mkdir(at("rd").c_str(), 0755) == 0 && ::mkdir(at("rd/in").c_str(), 0755) == 0 &&
+         ::mkdir(at("re").c_str(), 0755) == 0);
   EXPECT_ERRNO(::rename(at("rd").c_str(), at("rd/in/x").c_str()), EINVAL);
   EXPECT_ERRNO(::rename(at("re").c_str(), at("rd").c_str()), ENOTEMPTY);
   ::close(make("rf"));
@@ -132,7 +133,7 @@ void hard_links_share_one_file() {
 void fallocate_reserves_and_extends() {
   int fd = make("fa");
   EXPECT(::fallocate(fd, 0, 0, 1 << 20) == 0);
-  struct stat st{};
+  struct stat st {};
   EXPECT(::fstat(fd, &st) == 0 && st.st_size == 1 << 20 && st.st_blocks * 512 >= 1 << 20);
   EXPECT(::fallocate(fd, FALLOC_FL_KEEP_SIZE, 1 << 20, 1 << 20) == 0);
   EXPECT(::fstat(fd, &st) == 0 && st.st_size == 1 << 20);
@@ -148,7 +149,8 @@ void a_punched_hole_reads_as_zeros_and_gives_its_room_back() {
   EXPECT(::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 100000, 800000) == 0);
   std::string text = slurp("ph");
   EXPECT(text.size() == 1 << 20);
-  EXPECT(text.substr(0, 100000) == std::string(100000, 'x') && text.substr(900000) == std::string((1 << 20) - 900000, 'x'));
+  EXPECT(text.substr(0, 100000) == std::string(100000, 'x') &&
+         text.substr(900000) == std::string((1 << 20) - 900000, 'x'));
   EXPECT(text.substr(100000, 800000) == std::string(800000, '\0'));
   EXPECT(look("ph").st_blocks < before);
   ::close(fd);
@@ -244,15 +246,18 @@ void times_move_as_posix_says() {
   EXPECT(::fchmod(fd, 0600) == 0);
   struct stat after = look("tm");
   EXPECT(after.st_mtim.tv_sec == before.st_mtim.tv_sec && after.st_mtim.tv_nsec == before.st_mtim.tv_nsec);
-  EXPECT(std::pair(after.st_ctim.tv_sec, after.st_ctim.tv_nsec) > std::pair(before.st_ctim.tv_sec, before.st_ctim.tv_nsec));
+  EXPECT(std::pair(after.st_ctim.tv_sec, after.st_ctim.tv_nsec) >
+         std::pair(before.st_ctim.tv_sec, before.st_ctim.tv_nsec));
   ::close(make("tm-other"));
   struct stat parent = look(".");
-  EXPECT(std::pair(parent.st_mtim.tv_sec, parent.st_mtim.tv_nsec) > std::pair(parent_before.st_mtim.tv_sec, parent_before.st_mtim.tv_nsec));
+  EXPECT(std::pair(parent.st_mtim.tv_sec, parent.st_mtim.tv_nsec) >
+         std::pair(parent_before.st_mtim.tv_sec, parent_before.st_mtim.tv_nsec));
   ::close(fd);
 }
 
 void statfs_counts_what_is_written_and_deleted() {
-  struct statvfs before{}, full{}, after{};
+  struct statvfs before {
+  }, full{}, after{};
   EXPECT(::statvfs(dir.c_str(), &before) == 0 && before.f_blocks > 0 && before.f_bavail <= before.f_blocks);
   EXPECT(before.f_namemax == 255 && before.f_files > 0);
   int fd = make("sf", std::string(8 << 20, 'x'));
@@ -278,7 +283,8 @@ void symlinks_point_and_are_not_followed_by_lstat() {
 }
 
 void special_files_keep_their_type() {
-  EXPECT(::mkfifo(at("fifo").c_str(), 0640) == 0 && S_ISFIFO(look("fifo").st_mode) && (look("fifo").st_mode & 0777) == 0640);
+  EXPECT(::mkfifo(at("fifo").c_str(), 0640) == 0 && S_ISFIFO(look("fifo").st_mode) &&
+         (look("fifo").st_mode & 0777) == 0640);
   EXPECT(::mknod(at("sock").c_str(), S_IFSOCK | 0600, 0) == 0 && S_ISSOCK(look("sock").st_mode));
   if (::geteuid() == 0) {
     EXPECT(::mknod(at("null").c_str(), S_IFCHR | 0600, makedev(1, 3)) == 0);
@@ -378,7 +384,7 @@ void locks_exclude() {
   EXPECT(::flock(one, LOCK_EX | LOCK_NB) == 0);
   EXPECT_ERRNO(::flock(two, LOCK_EX | LOCK_NB), EWOULDBLOCK);
   EXPECT(::flock(one, LOCK_UN) == 0 && ::flock(two, LOCK_EX | LOCK_NB) == 0);
-  struct flock range{};
+  struct flock range {};
   range.l_type = F_WRLCK;
   range.l_whence = SEEK_SET;
   range.l_len = 10;
@@ -442,20 +448,33 @@ struct Case {
   const char* name;
   void (*run)();
 };
-#define CASE(name) {#name, name}
-constexpr Case kCases[] = {
-    CASE(an_unlinked_open_file_lives_until_its_last_close), CASE(a_file_renamed_over_while_open_keeps_its_bytes),
-    CASE(rename_noreplace_does_not_replace), CASE(rename_exchange_swaps_a_file_and_a_directory),
-    CASE(rename_follows_the_rules_for_directories), CASE(hard_links_share_one_file), CASE(fallocate_reserves_and_extends),
-    CASE(a_punched_hole_reads_as_zeros_and_gives_its_room_back), CASE(seek_data_and_hole_find_the_data),
-    CASE(a_shared_mapping_and_read_and_write_see_each_other),
-    CASE(appends_of_several_processes_do_not_overwrite_each_other), CASE(what_truncate_cut_off_comes_back_as_zeros),
-    CASE(a_write_beyond_the_end_leaves_zeros_between), CASE(times_move_as_posix_says),
-    CASE(statfs_counts_what_is_written_and_deleted), CASE(symlinks_point_and_are_not_followed_by_lstat),
-    CASE(special_files_keep_their_type), CASE(a_directory_read_while_it_shrinks_shows_the_rest_once),
-    CASE(telldir_and_seekdir_go_back), CASE(names_have_their_limits), CASE(errors_are_the_ones_posix_names),
-    CASE(directories_count_their_subdirectories), CASE(modes_and_owners_change), CASE(locks_exclude),
-    CASE(direct_io_reads_what_buffered_io_wrote)};
+#define CASE(name) \
+  { #name, name }
+constexpr Case kCases[] = {CASE(an_unlinked_open_file_lives_until_its_last_close),
+                           CASE(a_file_renamed_over_while_open_keeps_its_bytes),
+                           CASE(rename_noreplace_does_not_replace),
+                           CASE(rename_exchange_swaps_a_file_and_a_directory),
+                           CASE(rename_follows_the_rules_for_directories),
+                           CASE(hard_links_share_one_file),
+                           CASE(fallocate_reserves_and_extends),
+                           CASE(a_punched_hole_reads_as_zeros_and_gives_its_room_back),
+                           CASE(seek_data_and_hole_find_the_data),
+                           CASE(a_shared_mapping_and_read_and_write_see_each_other),
+                           CASE(appends_of_several_processes_do_not_overwrite_each_other),
+                           CASE(what_truncate_cut_off_comes_back_as_zeros),
+                           CASE(a_write_beyond_the_end_leaves_zeros_between),
+                           CASE(times_move_as_posix_says),
+                           CASE(statfs_counts_what_is_written_and_deleted),
+                           CASE(symlinks_point_and_are_not_followed_by_lstat),
+                           CASE(special_files_keep_their_type),
+                           CASE(a_directory_read_while_it_shrinks_shows_the_rest_once),
+                           CASE(telldir_and_seekdir_go_back),
+                           CASE(names_have_their_limits),
+                           CASE(errors_are_the_ones_posix_names),
+                           CASE(directories_count_their_subdirectories),
+                           CASE(modes_and_owners_change),
+                           CASE(locks_exclude),
+                           CASE(direct_io_reads_what_buffered_io_wrote)};
 
 int attempt(const Case& c) {
   try {

@@ -3,9 +3,10 @@
 //   watchdog DIR SECONDS LIMIT_MS KINDS ALLOWED
 //
 // KINDS: "all" or "io" (only read, write, fsync and mmap of files that are open). ALLOWED: "none" or "errors" (EIO and
-// ENOSPC may happen). Prints "ready" when the files are there, then waits for SIGUSR1 or two seconds and begins, so that a
-// script can freeze something in between. Status 0; 1: a call took longer than LIMIT_MS or failed with an errno that is not
-// allowed; 2: it could not begin. One thread per kind: a call that never returns is seen by the main thread.
+// ENOSPC may happen). Prints "ready" when the files are there, then waits for SIGUSR1 or two seconds and begins, so
+// that a script can freeze something in between. Status 0; 1: a call took longer than LIMIT_MS or failed with an errno
+// that is not allowed; 2: it could not begin. One thread per kind: a call that never returns is seen by the main
+// thread.
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -45,8 +46,8 @@ std::int64_t now_us() {
 
 struct Kind {
   std::string name;
-  std::function<int(std::uint64_t)> call;      // round -> 0 or errno
-  std::atomic<std::int64_t> began{0};          // of the call under way, 0 when none is
+  std::function<int(std::uint64_t)> call;  // round -> 0 or errno
+  std::atomic<std::int64_t> began{0};      // of the call under way, 0 when none is
   std::atomic<std::int64_t> longest_us{0};
   std::atomic<std::uint64_t> calls{0}, refused{0};
   std::atomic<int> bad_errno{0};
@@ -80,7 +81,7 @@ int main(int argc, char** argv) {
   const std::int64_t limit_us = std::atoll(argv[3]) * 1000;
   const bool errors_allowed = std::string(argv[5]) == "errors";
 
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = bus_error;
   action.sa_flags = SA_NODEFER;
   ::sigaction(SIGBUS, &action, nullptr);
@@ -94,7 +95,8 @@ int main(int argc, char** argv) {
   std::vector<int> fds;
   for (const char* name : {"r", "w", "s", "m", "t"}) {
     int fd = open_file(dir + "/" + name, O_RDWR | O_CREAT);
-    if (fd < 0 || ::pwrite(fd, bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()) || ::fsync(fd) < 0) {
+    if (fd < 0 || ::pwrite(fd, bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()) ||
+        ::fsync(fd) < 0) {
       std::perror(name);
       return 2;
     }
@@ -117,7 +119,8 @@ int main(int argc, char** argv) {
     ::posix_fadvise(fr, offset(i), 4096, POSIX_FADV_DONTNEED);  // or the kernel's cache would answer
     return result(::pread(fr, page, sizeof page, offset(i)));
   });
-  add("write", [&](std::uint64_t i) { return result(::pwrite(fw, bytes.data(), 4096 + i % 3 * 100000, offset(i) / 2)); });
+  add("write",
+      [&](std::uint64_t i) { return result(::pwrite(fw, bytes.data(), 4096 + i % 3 * 100000, offset(i) / 2)); });
   add("write+fsync", [&](std::uint64_t i) {
     int error = result(::pwrite(fs, bytes.data(), 4096, offset(i)));
     next_call();
@@ -144,7 +147,7 @@ int main(int argc, char** argv) {
       next_call();
       return result(::unlink(name("c", i).c_str()));
     });
-    add("new file+write", [=, &bytes](std::uint64_t i) {   // needs new space, so perhaps a lease
+    add("new file+write", [=, &bytes](std::uint64_t i) {  // needs new space, so perhaps a lease
       int fd = open_file(name("f", i % 8), O_CREAT | O_TRUNC | O_WRONLY);
       if (fd < 0) return errno;
       next_call();
@@ -152,7 +155,10 @@ int main(int argc, char** argv) {
       next_call();
       return ::close(fd) < 0 && !error ? errno : error;
     });
-    add("stat", [=](std::uint64_t) { struct stat st{}; return result(::stat((dir + "/r").c_str(), &st)); });
+    add("stat", [=](std::uint64_t) {
+      struct stat st {};
+      return result(::stat((dir + "/r").c_str(), &st));
+    });
     add("rename", [=](std::uint64_t i) {
       if (i == 0) return result(::mkdir(name("d", 0).c_str(), 0755));
       return result(::rename(name("d", i - 1).c_str(), name("d", i).c_str()));
@@ -166,10 +172,12 @@ int main(int argc, char** argv) {
       ::closedir(d);
       return error;
     });
-    add("statfs", [=](std::uint64_t) { struct statvfs st{}; return result(::statvfs(dir.c_str(), &st)); });
-    add("truncate", [=](std::uint64_t i) {
-      return result(::truncate((dir + "/t").c_str(), static_cast<off_t>(i % 1000)));
+    add("statfs", [=](std::uint64_t) {
+      struct statvfs st {};
+      return result(::statvfs(dir.c_str(), &st));
     });
+    add("truncate",
+        [=](std::uint64_t i) { return result(::truncate((dir + "/t").c_str(), static_cast<off_t>(i % 1000))); });
     add("fallocate", [&, dir](std::uint64_t i) {
       int mode = i % 2 ? FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE : 0;
       return result(::fallocate(fw, mode, static_cast<off_t>(kFileBytes), 65536));
@@ -228,7 +236,8 @@ finished:
     std::printf("%-16s calls %7llu  EIO/ENOSPC %6llu  longest %9.1f ms%s%s%s\n", kind->name.c_str(),
                 static_cast<unsigned long long>(kind->calls), static_cast<unsigned long long>(kind->refused),
                 static_cast<double>(longest) / 1000, stuck(*kind) ? "  STILL IN IT" : "",
-                kind->bad_errno ? (std::string("  errno ") + std::strerror(kind->bad_errno)).c_str() : "", bad ? "  BAD" : "");
+                kind->bad_errno ? (std::string("  errno ") + std::strerror(kind->bad_errno)).c_str() : "",
+                bad ? "  BAD" : "");
     if (bad) status = 1;
   }
   std::fflush(stdout);

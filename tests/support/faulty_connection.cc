@@ -74,8 +74,10 @@ Posted FaultyConnection::post(Operation& op) {
   const Posted posted = inner_->post(op);
   if (!reorder) return posted;
   ++injected_;
-  if (posted == Posted::kCompleted) late_.push_back(&op);
-  else reordering_.push_back(&op);
+  if (posted == Posted::kCompleted)
+    late_.push_back(&op);
+  else
+    reordering_.push_back(&op);
   arm();
   return Posted::kPending;
 }

@@ -36,7 +36,9 @@ class FaultyConnection final : public Connection {
   ConnectionStatistics statistics() const override { return inner_->statistics(); }
 
   std::uint64_t posted() const { return posted_; }
-  std::uint64_t faults() const { return injected_; }  // operations that were dropped, torn, delayed, reordered or failed
+  std::uint64_t faults() const {
+    return injected_;
+  }  // operations that were dropped, torn, delayed, reordered or failed
 
  private:
   struct Held {

@@ -88,7 +88,9 @@ BOOST_AUTO_TEST_CASE(every_question_is_answered) {
   const auto files = (*client)->lost_files(5000);
   BOOST_REQUIRE(files.ok());
   BOOST_REQUIRE(files->size() == 2500u);
-  BOOST_TEST(files->back() == "/lost/\xfe" "2499");
+  BOOST_TEST(files->back() ==
+             "/lost/\xfe"
+             "2499");
 }
 
 BOOST_AUTO_TEST_CASE(nothing_mounted_is_said_clearly) {

@@ -1,10 +1,10 @@
 // Every call over a real socket, every error by name, and no call that outlives its deadline.
 #include <sys/socket.h>
 
-#include <boost/mpl/vector.hpp>
-#include <boost/test/unit_test.hpp>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
+#include <boost/mpl/vector.hpp>
+#include <boost/test/unit_test.hpp>
 
 #include "control/node.grpc.pb.h"
 #include "control/protocol.h"
@@ -262,8 +262,10 @@ BOOST_AUTO_TEST_CASE(a_server_that_is_no_node_is_a_version_or_protocol_error) {
   std::thread talker([&] {
     while (!stop) {
       UniqueFd stream(::accept(socket->fd(), nullptr, nullptr));
-      if (!stream.valid()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-      else if (::write(stream.get(), "220 smtp ready\r\n", 16) < 0) continue;
+      if (!stream.valid())
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      else if (::write(stream.get(), "220 smtp ready\r\n", 16) < 0)
+        continue;
     }
   });
   auto client = NodeClient::make("unix:" + (directory / "other.sock"));

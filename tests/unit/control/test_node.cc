@@ -76,7 +76,9 @@ Result<std::vector<LeasedRegion>> ScriptedService::list(const FileSystemIdentity
   return std::vector<LeasedRegion>(list_size, region);
 }
 
-Result<void> ScriptedService::fence(const FileSystemIdentity& who, const std::string& peer) { return outcome(who, peer); }
+Result<void> ScriptedService::fence(const FileSystemIdentity& who, const std::string& peer) {
+  return outcome(who, peer);
+}
 
 Result<Generation> ScriptedService::heartbeat() {
   RETURN_IF_ERROR(outcome({}, {}));
@@ -118,8 +120,10 @@ void ServedNode::accept_until_stopped() {
   while (::poll(waits, 2, -1) >= 0 && waits[0].revents == 0) {
     UniqueFd stream(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!stream.valid()) continue;
-    if (frozen_) kept_.push_back(std::move(stream));
-    else server_->adopt(std::move(stream));
+    if (frozen_)
+      kept_.push_back(std::move(stream));
+    else
+      server_->adopt(std::move(stream));
   }
 }
 

@@ -28,9 +28,9 @@ class TemporaryDirectory {
 
 class ScriptedService final : public NodeService {
  public:
-  std::optional<Errc> fails;         // every call fails with this
-  std::string fails_with;            // and this detail
-  std::atomic<int> delay_ms{0};      // every call takes this long
+  std::optional<Errc> fails;     // every call fails with this
+  std::string fails_with;        // and this detail
+  std::atomic<int> delay_ms{0};  // every call takes this long
   FileSystemIdentity last_who;
   std::uint64_t last_length = 0, last_minimum = 0, last_tag = 0, last_region = 0;
   std::string last_peer;

@@ -31,7 +31,8 @@ BOOST_AUTO_TEST_CASE(a_replaced_file_is_purged) {
   files.fs.forget(first, 1);
   files.fs.forget(second, 1);
   BOOST_REQUIRE(
-      files.run(files.fs.rename(files.context(), kRootInode, "first", kRootInode, "second", RenameMode::kReplace)).ok());
+      files.run(files.fs.rename(files.context(), kRootInode, "first", kRootInode, "second", RenameMode::kReplace))
+          .ok());
   files.settle();
   BOOST_TEST(!files.fs.getattr(second).ok());
   BOOST_TEST((files.fs.lookup(kRootInode, "second")->ino == first));

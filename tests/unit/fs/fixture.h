@@ -47,7 +47,8 @@ class Files {
                     [this](NodeId, std::uint32_t) -> Result<std::unique_ptr<Connection>> {
                       return std::make_unique<FaultyConnection>(std::make_unique<MemoryConnection>(memory), faults);
                     }),
-        fs(*mount.manager, FileSystemOptions{.deadline_ms = deadline_ms}, [this](std::uint32_t) { return &connections; }) {
+        fs(*mount.manager, FileSystemOptions{.deadline_ms = deadline_ms},
+           [this](std::uint32_t) { return &connections; }) {
     mount.loop.on_idle = [this] {
       connections.submit();
       if (!connections.poll()) std::this_thread::sleep_for(std::chrono::microseconds(50));
@@ -71,8 +72,7 @@ class Files {
   }
   Result<std::string> read(InodeNumber ino, std::uint64_t offset, std::size_t length) {
     std::string text(length, '?');
-    auto got = run(fs.read(context(), ino, offset,
-                           {reinterpret_cast<std::byte*>(text.data()), text.size()}));
+    auto got = run(fs.read(context(), ino, offset, {reinterpret_cast<std::byte*>(text.data()), text.size()}));
     if (!got.ok()) return got.error();
     text.resize(*got);
     return text;

@@ -140,7 +140,8 @@ BOOST_AUTO_TEST_CASE(every_plane_is_reached_over_one_socket) {
 
 BOOST_AUTO_TEST_CASE(what_is_no_plane_of_ours_is_closed_at_once) {
   World world;
-  for (const std::string_view bytes : {"GET / HTTP/1.1\r\n", "X", "RMEMTCP2", "RMEMX", "PRI * HX", "\0\0\0\0\0\0\0\0"}) {
+  for (const std::string_view bytes :
+       {"GET / HTTP/1.1\r\n", "X", "RMEMTCP2", "RMEMX", "PRI * HX", "\0\0\0\0\0\0\0\0"}) {
     const UniqueFd stream = world.connect_tcp();
     say(stream, bytes.empty() ? std::string_view("\0", 1) : bytes);
     BOOST_TEST(within_ms(2000, [&] { return closed_by_peer(stream); }));
@@ -255,8 +256,8 @@ BOOST_AUTO_TEST_CASE(addresses_that_cannot_be_are_refused) {
     options.addresses = {address};
     return options;
   };
-  for (const char* address : {"", "foo", "unix:", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:x", "tcp://127.0.0.1:70000",
-                              "tcp://:80", "tcp://::1:80", "shm:/x"}) {
+  for (const char* address : {"", "foo", "unix:", "tcp://", "tcp://127.0.0.1", "tcp://127.0.0.1:x",
+                              "tcp://127.0.0.1:70000", "tcp://:80", "tcp://::1:80", "shm:/x"}) {
     BOOST_TEST_CONTEXT(address) check_refused(only(address), Errc::kInvalid);
   }
   check_refused(only("tcp://0.0.0.0:0"), Errc::kInvalid);

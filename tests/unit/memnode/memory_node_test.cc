@@ -175,7 +175,8 @@ BOOST_AUTO_TEST_CASE(releasing_again_succeeds_and_releasing_what_never_was_does_
 BOOST_AUTO_TEST_CASE(another_generation_is_a_lost_region) {
   World world;
   const LeasedRegion region = world.lease();
-  check_error(world.node.open_region(world.who.uuid, region.id, region.generation.next(), region.key), Errc::kRegionLost);
+  check_error(world.node.open_region(world.who.uuid, region.id, region.generation.next(), region.key),
+              Errc::kRegionLost);
 }
 
 BOOST_AUTO_TEST_CASE(an_unknown_file_system_lists_nothing_and_leaves_no_trace) {

@@ -1,6 +1,6 @@
-// Every point at which a node can die: the bytes are copied at each ordered store of a workload, with every (or a sample
-// of every) subset of the words stored since the one before, and a pool is opened on the copy. It must open, and agree
-// with what was acknowledged before the crash, but for the one operation that was under way.
+// Every point at which a node can die: the bytes are copied at each ordered store of a workload, with every (or a
+// sample of every) subset of the words stored since the one before, and a pool is opened on the copy. It must open, and
+// agree with what was acknowledged before the crash, but for the one operation that was under way.
 #include <fcntl.h>
 #include <sys/wait.h>
 

@@ -152,7 +152,8 @@ BOOST_AUTO_TEST_CASE(another_size_is_refused_and_changes_nothing) {
 
 BOOST_AUTO_TEST_CASE(what_is_no_pool_is_left_alone) {
   ShmDirectory directory;
-  for (const std::string& content : {std::string("short"), std::string(), std::string(100'000, 'x'), std::string(8192, '\0')}) {
+  for (const std::string& content :
+       {std::string("short"), std::string(), std::string(100'000, 'x'), std::string(8192, '\0')}) {
     const std::string path = directory / "file";
     std::ofstream(path, std::ios::trunc) << content;
     const auto pool = Pool::open(pool_at(path));

@@ -126,8 +126,10 @@ BOOST_AUTO_TEST_CASE(killed_and_restarted_it_has_the_same_regions_generation_and
     older.epoch = MountEpoch(2);
     const auto fenced = client->fence(older, 5000);
     BOOST_TEST((!fenced.ok() && fenced.error().code == Errc::kFenced));
-    if (round == 1) BOOST_TEST(node.end(SIGTERM) == 0);
-    else BOOST_TEST(WTERMSIG(node.end(SIGKILL)) == SIGKILL);
+    if (round == 1)
+      BOOST_TEST(node.end(SIGTERM) == 0);
+    else
+      BOOST_TEST(WTERMSIG(node.end(SIGKILL)) == SIGKILL);
   }
   BOOST_REQUIRE(::unlink(place.pool.c_str()) == 0);
   Process node(place.command());

@@ -312,7 +312,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(streams_broken_in_the_middle_of_bursts_lose_nothin
 
     std::vector<std::byte> back(bytes.size());
     std::vector<Operation> reads;
-    for (std::size_t i = 0; i < kCount; ++i) reads.push_back(read_of(region, i * kSize, back.data() + i * kSize, kSize));
+    for (std::size_t i = 0; i < kCount; ++i)
+      reads.push_back(read_of(region, i * kSize, back.data() + i * kSize, kSize));
     for (auto& op : reads) driver.post(op);
     driver.connection().submit();
     for (std::uint64_t i = 0; i < round; ++i) driver.poll_once();

@@ -42,7 +42,7 @@ struct Stream {
     return receive_reply(fd.get());
   }
   bool holds(std::size_t from, std::size_t length, std::byte value) {
-    const std::byte* const memory = regions.memory(region) + from;
+    const std::byte* const memory = regions.seen_from_outside(region) + from;
     return std::all_of(memory, memory + length, [&](std::byte b) { return b == value; });
   }
   bool soon_holds(std::size_t from, std::size_t length, std::byte value) {
@@ -83,14 +83,14 @@ BOOST_AUTO_TEST_CASE(an_expired_write_touches_nothing_and_the_stream_goes_on) {
 BOOST_AUTO_TEST_CASE(a_write_that_expires_between_its_pieces_lands_no_further) {
   Stream stream;
   for (const std::size_t size : {std::size_t{8000}, std::size_t{1} << 20}) {
-    std::memset(stream.regions.memory(stream.region), 0, size);
+    std::memset(stream.regions.seen_from_outside(stream.region), 0, size);
     const std::vector<std::byte> bytes(size, std::byte{7});
     const std::uint64_t expires = node_clock_ns() + 2000 * kMs;  // the node is this process
     send_request(stream.fd.get(), stream.write(size, expires));
     send_all(stream.fd.get(), std::span(bytes).first(size / 2));
     BOOST_TEST(stream.soon_holds(0, size / 2, std::byte{7}));
     while (node_clock_ns() < expires) ::poll(nullptr, 0, 10);
-    std::memset(stream.regions.memory(stream.region), 9, size);  // another lane's newer bytes
+    std::memset(stream.regions.seen_from_outside(stream.region), 9, size);  // another lane's newer bytes
     send_all(stream.fd.get(), std::span(bytes).subspan(size / 2));
     const wire::Reply late = receive_reply(stream.fd.get());
     BOOST_TEST((!late.ok && late.status == Errc::kDeadline));
@@ -116,8 +116,7 @@ BOOST_AUTO_TEST_SUITE(tcp_connection)
 BOOST_AUTO_TEST_CASE(a_write_given_up_at_a_frozen_node_does_not_overwrite_newer_bytes_when_it_is_thawed) {
   TestRegions regions(8 << 20);
   TestNode node(TransportKind::kTcp, regions, {.threads = 1});
-  const RemoteRegion region =
-      regions.lease({.durability = {Durability::kPersistent, PersistMethod::kNodeFlush}});
+  const RemoteRegion region = regions.lease({.durability = {Durability::kPersistent, PersistMethod::kNodeFlush}});
   Driver writer(node.address(), options_for(regions, 0)), freezer(node.address(), options_for(regions, 1));
   std::vector<std::byte> bytes(65536, std::byte{1});
   Operation before = write_of(region, 0, bytes.data(), bytes.size());
@@ -135,14 +134,14 @@ BOOST_AUTO_TEST_CASE(a_write_given_up_at_a_frozen_node_does_not_overwrite_newer_
   late.deadline = deadline_after_ms(100);
   BOOST_REQUIRE(writer.run(late));
   BOOST_REQUIRE((!late.ok && late.error == Errc::kDeadline));
-  std::memset(regions.memory(region), 3, bytes.size());  // another lane's newer bytes
+  std::memset(regions.seen_from_outside(region), 3, bytes.size());  // another lane's newer bytes
 
   regions.persists_held = false;
   BOOST_REQUIRE(freezer.drain());
   BOOST_TEST(freeze.ok);
   for (int i = 0; i < 500 && node.target().connections() > 1; ++i) ::poll(nullptr, 0, 10);
   BOOST_TEST(node.target().connections() == 1u);  // the node has read the given-up stream to its end
-  const std::byte* const memory = regions.memory(region);
+  const std::byte* const memory = regions.seen_from_outside(region);
   BOOST_TEST(std::all_of(memory, memory + bytes.size(), [](std::byte b) { return b == std::byte{3}; }));
 }
 
@@ -188,8 +187,11 @@ BOOST_AUTO_TEST_CASE(a_refusal_with_a_fresh_clock_sends_the_operation_once_more)
         ::recv(fd.get(), payload.data(), payload.size(), MSG_WAITALL);
         expiries.push_back(request->expires_ns);
         std::array<std::byte, wire::kReplyBytes> reply;
-        wire::encode_reply({.ok = then_done && expiries.size() == 2, .status = Errc::kDeadline, .id = request->id,
-                            .clock_ns = clock_ns}, reply);
+        wire::encode_reply({.ok = then_done && expiries.size() == 2,
+                            .status = Errc::kDeadline,
+                            .id = request->id,
+                            .clock_ns = clock_ns},
+                           reply);
         send_all(fd.get(), reply);
       }
       ends(fd.get(), 5000);
@@ -233,8 +235,8 @@ BOOST_AUTO_TEST_CASE(no_deadline_never_expires_and_a_passed_one_has_expired) {
 }
 
 BOOST_AUTO_TEST_CASE(the_highest_bound_is_kept_until_drift_makes_it_the_lower_one) {
-  NodeClock clock(5000 * kMs, at_ms(1000));            // 4000 ms ahead
-  clock.learn(5900 * kMs, at_ms(2000));                // on its way for 100 ms
+  NodeClock clock(5000 * kMs, at_ms(1000));  // 4000 ms ahead
+  clock.learn(5900 * kMs, at_ms(2000));      // on its way for 100 ms
   BOOST_TEST(clock.expires_ns(at_ms(3000)) > 6997 * kMs);
   clock.learn(0, at_ms(2000));
   BOOST_TEST(clock.expires_ns(at_ms(3000)) > 6997 * kMs);

@@ -37,12 +37,35 @@ BOOST_AUTO_TEST_CASE(good_addresses_parse_and_print_as_they_were) {
 }
 
 BOOST_AUTO_TEST_CASE(bad_addresses_are_refused_with_their_text) {
-  for (const char* text :
-       {"", "shm:", "shm:relative", "shm:/dir/", "tcp:", "tcp://", "tcp://host", "tcp://host:", "tcp://:7471",
-        "tcp://host:0", "tcp://host:65536", "tcp://host:7471x", "tcp://host:-1", "tcp://host:+1", "tcp://host: 1",
-        "tcp://::1:7471", "tcp://[::1]", "tcp://[::1]7471", "tcp://[::1:7471", "tcp://[host]:7471", "tcp://[]:7471",
-        "tcp://ho st:7471", "tcp://host:7471/", "tcp://user@host:7471", "udp://host:7471", "TCP://host:7471",
-        "/run/rmemd.sock", "host:7471", "rdma://host"}) {
+  for (const char* text : {"",
+                           "shm:",
+                           "shm:relative",
+                           "shm:/dir/",
+                           "tcp:",
+                           "tcp://",
+                           "tcp://host",
+                           "tcp://host:",
+                           "tcp://:7471",
+                           "tcp://host:0",
+                           "tcp://host:65536",
+                           "tcp://host:7471x",
+                           "tcp://host:-1",
+                           "tcp://host:+1",
+                           "tcp://host: 1",
+                           "tcp://::1:7471",
+                           "tcp://[::1]",
+                           "tcp://[::1]7471",
+                           "tcp://[::1:7471",
+                           "tcp://[host]:7471",
+                           "tcp://[]:7471",
+                           "tcp://ho st:7471",
+                           "tcp://host:7471/",
+                           "tcp://user@host:7471",
+                           "udp://host:7471",
+                           "TCP://host:7471",
+                           "/run/rmemd.sock",
+                           "host:7471",
+                           "rdma://host"}) {
     BOOST_TEST_CONTEXT(text) {
       const auto address = NodeAddress::parse(text);
       BOOST_REQUIRE(!address.ok());

@@ -74,8 +74,7 @@ BOOST_AUTO_TEST_CASE(a_region_beyond_the_pool_breaks_the_protocol_and_nothing_el
 BOOST_AUTO_TEST_CASE(a_socket_with_a_long_path_is_reached) {
   TestRegions regions(8 << 20);
   TestNode node(TransportKind::kShm, regions);
-  const std::string folder =
-      "/tmp/rmemfs-unit-" + std::to_string(::getpid()) + "-" + std::string(120, 'd');
+  const std::string folder = "/tmp/rmemfs-unit-" + std::to_string(::getpid()) + "-" + std::string(120, 'd');
   BOOST_REQUIRE(::mkdir(folder.c_str(), 0700) == 0);
   NodeAddress address = node.address();
   address.path = folder + "/rmemd.sock";
@@ -125,8 +124,8 @@ BOOST_AUTO_TEST_CASE(a_given_up_read_never_writes_to_its_buffer) {
   driver.post(other);
   driver.connection().submit();
   ::poll(nullptr, 0, 10);
-  driver.poll_once();        // takes what has arrived, up to a bound
-  ::poll(nullptr, 0, 30);    // the deadline passes with the rest under way
+  driver.poll_once();      // takes what has arrived, up to a bound
+  ::poll(nullptr, 0, 30);  // the deadline passes with the rest under way
   const std::size_t before = driver.completed();
   while (driver.completed() == before) driver.poll_once(100);
   if (!late.ok) {

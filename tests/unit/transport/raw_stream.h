@@ -65,7 +65,7 @@ inline bool ends(int fd, int limit_ms) {
 }
 
 inline std::array<std::byte, wire::kHelloBytes> hello_of(const TestRegions& regions, TransportKind transport,
-                                                  std::uint32_t lane = 0, std::uint64_t incarnation = 1) {
+                                                         std::uint32_t lane = 0, std::uint64_t incarnation = 1) {
   wire::Hello hello;
   hello.transport = transport;
   hello.session = {regions.file_system, MountEpoch(1), lane};

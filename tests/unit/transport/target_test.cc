@@ -98,7 +98,8 @@ BOOST_AUTO_TEST_CASE(another_version_is_told_so) {
     const UniqueFd stream = connect_raw(node.address());
     send_all(stream.get(), bytes);
     std::array<std::byte, wire::kHelloReplyBytes> answer;
-    BOOST_REQUIRE(::recv(stream.get(), answer.data(), answer.size(), MSG_WAITALL) == static_cast<ssize_t>(answer.size()));
+    BOOST_REQUIRE(::recv(stream.get(), answer.data(), answer.size(), MSG_WAITALL) ==
+                  static_cast<ssize_t>(answer.size()));
     const auto reply = wire::decode_hello_reply(transport, answer);
     BOOST_REQUIRE(reply.ok());
     BOOST_TEST((!reply->ok && reply->status == Errc::kVersion));
@@ -156,8 +157,9 @@ BOOST_AUTO_TEST_CASE(a_read_that_was_answered_in_part_shows_nothing_after_the_re
     if (n <= 0) break;
     total += static_cast<std::size_t>(n);
     for (std::size_t i = 0; i + 16 <= static_cast<std::size_t>(n); i += 16) {
-      foreign += std::all_of(sink.begin() + static_cast<std::ptrdiff_t>(i), sink.begin() + static_cast<std::ptrdiff_t>(i + 16),
-                             [](std::byte b) { return b == std::byte{0x44}; });
+      foreign +=
+          std::all_of(sink.begin() + static_cast<std::ptrdiff_t>(i), sink.begin() + static_cast<std::ptrdiff_t>(i + 16),
+                      [](std::byte b) { return b == std::byte{0x44}; });
     }
   }
   BOOST_TEST(total > 0u);
@@ -205,8 +207,17 @@ BOOST_AUTO_TEST_CASE(good_headers_with_hostile_numbers_are_answered_or_closed) {
   TestNode node(TransportKind::kTcp, regions);
   const RemoteRegion region = regions.lease({.length = 65536, .writable = false});
   std::mt19937_64 random(11);
-  const std::uint64_t numbers[] = {0, 1, 8, 65535, 65536, 65537, kMaxOperationBytes, kMaxOperationBytes + 1,
-                                   UINT64_MAX, UINT64_MAX - 7, std::uint64_t{1} << 63};
+  const std::uint64_t numbers[] = {0,
+                                   1,
+                                   8,
+                                   65535,
+                                   65536,
+                                   65537,
+                                   kMaxOperationBytes,
+                                   kMaxOperationBytes + 1,
+                                   UINT64_MAX,
+                                   UINT64_MAX - 7,
+                                   std::uint64_t{1} << 63};
   for (std::uint64_t i = 0; i < 400; ++i) {
     const UniqueFd stream = connect_raw(node.address());
     BOOST_REQUIRE(greet(stream.get(), hello_of(regions, TransportKind::kTcp, 0, i + 1), TransportKind::kTcp).ok);
@@ -241,9 +252,12 @@ BOOST_AUTO_TEST_CASE(an_agent_that_reads_no_replies_is_held_back_in_bounded_memo
   for (read.id = 1; blocked < 50 && sent < 1000000; ++read.id) {
     wire::encode_request(read, bytes);
     const ssize_t n = ::send(stream.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (n > 0) ++sent;
-    else if (errno == EAGAIN) ++blocked, ::poll(nullptr, 0, 5);
-    else break;
+    if (n > 0)
+      ++sent;
+    else if (errno == EAGAIN)
+      ++blocked, ::poll(nullptr, 0, 5);
+    else
+      break;
   }
   BOOST_TEST(blocked == 50u);  // the node stopped reading
   BOOST_TEST(resident_kib() - before < 32 * 1024);

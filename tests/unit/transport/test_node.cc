@@ -36,10 +36,16 @@ TestRegions::TestRegions(std::uint64_t pool_bytes) : size_(pool_bytes) {
   void* const data = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED, file_.get(), 0);
   CHECK(data != MAP_FAILED);
   data_ = static_cast<std::byte*>(data);
+  void* const outside = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED, file_.get(), 0);
+  CHECK(outside != MAP_FAILED);
+  outside_ = static_cast<std::byte*>(outside);
   raise_epoch(MountEpoch(1));
 }
 
-TestRegions::~TestRegions() { ::munmap(data_, size_); }
+TestRegions::~TestRegions() {
+  ::munmap(data_, size_);
+  ::munmap(outside_, size_);
+}
 
 Result<void> TestRegions::admit(const SessionId& session, const AccessKey& key) {
   ++admissions;
@@ -152,8 +158,8 @@ void TestNode::listen() {
 }
 
 void TestNode::start() {
-  auto made = transport_ == TransportKind::kShm ? Target::make_shm(regions_, options_)
-                                                : Target::make_tcp(regions_, options_);
+  auto made =
+      transport_ == TransportKind::kShm ? Target::make_shm(regions_, options_) : Target::make_tcp(regions_, options_);
   CHECK(made.ok());
   target_ = std::move(*made);
   regions_.target = target_.get();

@@ -36,14 +36,17 @@ class TestRegions final : public RegionSource {
   };
   RemoteRegion lease(const Shape& shape);
   void revoke(const RemoteRegion& region);
-  void start_over();  // another generation with nothing leased, as a node that came back empty
+  void start_over();                   // another generation with nothing leased, as a node that came back empty
   void raise_epoch(MountEpoch epoch);  // the word and the check; does not end sessions by itself
   std::byte* memory(const RemoteRegion& region) { return data_ + region.address; }
+  // The same bytes in a second mapping, as another process has them: to look while the node may be writing, which is a
+  // race of two machines and not of two threads.
+  std::byte* seen_from_outside(const RemoteRegion& region) { return outside_ + region.address; }
 
   const Uuid file_system = Uuid::random();
   const AccessKey file_system_key = AccessKey::random();
   std::atomic<std::uint64_t> persists{0};
-  std::atomic<bool> persists_held{false};      // a PERSIST stays where it is, and its worker's other streams with it
+  std::atomic<bool> persists_held{false};  // a PERSIST stays where it is, and its worker's other streams with it
   std::atomic<std::uint64_t> admissions{0};
   std::atomic<std::uint64_t> claimed_size{0};  // told to agents instead of the true size, if not 0
   std::atomic<Target*> target{nullptr};        // its older sessions end when a newer epoch is admitted
@@ -56,6 +59,7 @@ class TestRegions final : public RegionSource {
   };
   UniqueFd file_;
   std::byte* data_ = nullptr;
+  std::byte* outside_ = nullptr;
   const std::uint64_t size_;
   std::mutex mutex_;
   std::map<std::uint64_t, Leased> leased_;  // guarded by mutex_, as all below
@@ -71,10 +75,10 @@ class TestNode {
   TestNode(TransportKind transport, TestRegions& regions, Target::Options options = {});
   ~TestNode();
   void start();
-  void stop();                     // closes listener and target
+  void stop();                       // closes listener and target
   void freeze() { frozen_ = true; }  // accepts and never answers: new streams are kept and not given to the target
-  UniqueFd take_frozen();          // the next stream that a frozen node accepted, for a test to answer it
-  void break_streams();            // ends what is connected, as a cut network would
+  UniqueFd take_frozen();            // the next stream that a frozen node accepted, for a test to answer it
+  void break_streams();              // ends what is connected, as a cut network would
   const NodeAddress& address() const { return address_; }
   Target& target() { return *target_; }
 

@@ -171,7 +171,9 @@ BOOST_AUTO_TEST_SUITE(frame_parser)
 
 BOOST_AUTO_TEST_CASE(the_same_frames_are_found_however_the_stream_is_cut) {
   std::vector<std::byte> stream;
-  const auto append = [&](std::span<const std::byte> bytes) { stream.insert(stream.end(), bytes.begin(), bytes.end()); };
+  const auto append = [&](std::span<const std::byte> bytes) {
+    stream.insert(stream.end(), bytes.begin(), bytes.end());
+  };
   append(some_hello());
   std::array<std::byte, wire::kRequestBytes> header;
   for (const wire::Kind kind : {wire::Kind::kAttach, wire::Kind::kWrite, wire::Kind::kRead, wire::Kind::kWrite}) {
