@@ -3,6 +3,9 @@
 //   D2  A failed operation of a write whose fate is unknown (deadline, broken link) may still land: its target is
 //       quarantined before the lock is released, so it can never be given to another file.
 //   D3  A region that must be persisted is recorded before the write is acknowledged.
+//   D4  Metadata names only bytes that survive what it survives: where a region needs a PERSIST, bytes in blocks that are
+//       new to the file are persistent before the transaction. Otherwise a power loss of the node could leave a file
+//       that shows what the blocks held before. (Overwriting in place waits for fsync.)
 // Not done here: retries. A Connection repeats what is safe to repeat until the deadline; past it the answer is an
 // error.
 #include "fs/data_path.h"
@@ -135,13 +138,34 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
     manager_.abandon_write(plan, unknown);
     co_return note_failure(*context.connections, batch, "write");
   }
-  note_written(inode->ino, *context.connections, batch);
-  auto committed = co_await manager_.commit_write(inode, plan, false, context.request);
-  if (!committed.ok()) manager_.abandon_write(plan, false);
-  co_return committed;
+  if (plan.fresh.empty() && plan.converted.empty()) {
+    note_written(inode->ino, *context.connections, batch);
+  } else {
+    auto persistent = co_await persist_before_naming(context, batch);
+    if (!persistent.ok()) {
+      manager_.abandon_write(plan, false);
+      co_return persistent;
+    }
+  }
+  co_return co_await manager_.commit_write(inode, plan, false, context.request);
 }
 
-Task<Result<void>> DataPath::write_zeros(RequestContext context, InodeRef inode, Pieces zeros) {
+Task<Result<void>> DataPath::persist_before_naming(RequestContext context, const OperationBatch& written) {
+  OperationBatch batch(*context.connections);
+  std::vector<const Chunk*> chunks;
+  for (const OperationBatch::Item& item : written.items()) {
+    if (!DirtyRegions::needs_persist(*item.chunk)) continue;
+    if (std::find(chunks.begin(), chunks.end(), item.chunk) != chunks.end()) continue;
+    chunks.push_back(item.chunk);
+    batch.add(OperationKind::kPersist, *item.chunk, 0, nullptr, 0, deadline(*item.chunk));
+  }
+  if (batch.empty()) co_return success();
+  co_await batch.run();
+  if (batch.failed() != nullptr) co_return note_failure(*context.connections, batch, "persist");
+  co_return success();
+}
+
+Task<Result<void>> DataPath::write_zeros(RequestContext context, Pieces zeros) {
   OperationBatch batch(*context.connections);
   add_zeros(batch, zeros);
   if (batch.empty()) co_return success();
@@ -154,8 +178,7 @@ Task<Result<void>> DataPath::write_zeros(RequestContext context, InodeRef inode,
     }
     co_return note_failure(*context.connections, batch, "zero");
   }
-  note_written(inode->ino, *context.connections, batch);
-  co_return success();
+  co_return co_await persist_before_naming(context, batch);
 }
 
 Task<Result<Attributes>> DataPath::truncate(RequestContext context, InodeRef inode, std::uint64_t size,
@@ -163,7 +186,7 @@ Task<Result<Attributes>> DataPath::truncate(RequestContext context, InodeRef ino
   if (size > kMaxFileBytes) co_return Error(Errc::kTooBig, "truncate");
   RangeLock::Guard guard = co_await lock_tail(inode, size);
   CO_ASSIGN_OR_RETURN(Pieces zeros, manager_.plan_truncate(*inode, size));
-  CO_RETURN_IF_ERROR(co_await write_zeros(context, inode, std::move(zeros)));
+  CO_RETURN_IF_ERROR(co_await write_zeros(context, std::move(zeros)));
   co_return co_await manager_.truncate(inode, size, change, context.request);
 }
 
@@ -176,7 +199,7 @@ Task<Result<void>> DataPath::allocate(RequestContext context, InodeRef inode, st
   if (!keep_size && offset + length > size) {
     // The part of the last block behind the old end becomes part of the file: it must read as zeros.
     CO_ASSIGN_OR_RETURN(Pieces zeros, manager_.plan_truncate(*inode, offset + length));
-    CO_RETURN_IF_ERROR(co_await write_zeros(context, inode, std::move(zeros)));
+    CO_RETURN_IF_ERROR(co_await write_zeros(context, std::move(zeros)));
   }
   co_return co_await manager_.allocate(inode, offset, length, keep_size, context.request);
 }
@@ -187,7 +210,7 @@ Task<Result<void>> DataPath::punch(RequestContext context, InodeRef inode, std::
   length = std::min(length, kMaxFileBytes - offset);
   RangeLock::Guard guard = co_await lock_tail(inode, offset);
   CO_ASSIGN_OR_RETURN(Pieces zeros, manager_.plan_punch(*inode, offset, length));
-  CO_RETURN_IF_ERROR(co_await write_zeros(context, inode, std::move(zeros)));
+  CO_RETURN_IF_ERROR(co_await write_zeros(context, std::move(zeros)));
   co_return co_await manager_.punch(inode, offset, length, context.request);
 }
 

@@ -66,7 +66,9 @@ class DataPath {
   Error note_failure(const ConnectionSet& connections, const OperationBatch& batch, const char* where);
   void note_written(InodeNumber ino, const ConnectionSet& connections, const OperationBatch& batch);
   // Zeros to `zeros`, which belong to the file already.
-  Task<Result<void>> write_zeros(RequestContext context, InodeRef inode, Pieces zeros);
+  Task<Result<void>> write_zeros(RequestContext context, Pieces zeros);
+  // PERSIST for each region of a completed batch that needs one (D4 in data_path.cc).
+  Task<Result<void>> persist_before_naming(RequestContext context, const OperationBatch& written);
 
   Manager& manager_;
   const std::uint32_t deadline_ms_;

@@ -162,9 +162,11 @@ class Manager {
   virtual Task<Result<WritePlan>> plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length) = 0;
   // After the data is in place: extents, size (grows to offset+length), times in one transaction.
   // `clear_set_id`: drop S_ISUID/S_ISGID as POSIX asks of a write by an unprivileged user.
+  // The plan is used up, whatever the result: what could not be committed is given back here. An error after the commit
+  // (it could not be made persistent, with sync_commit) leaves the file as written.
   virtual Task<Result<void>> commit_write(InodeRef inode, const WritePlan& plan, bool clear_set_id,
                                           std::uint64_t request) = 0;
-  // Gives back what the plan reserved. `ambiguous`: a write may still land there (deadline): quarantined instead.
+  // Gives back what a plan reserved that is not going to be committed. `ambiguous`: a write may still land there (deadline): quarantined instead.
   virtual void abandon_write(const WritePlan& plan, bool ambiguous) = 0;
   // Blocks of `pieces` may still be written by an operation that was given up; once freed they are not given to anybody
   // while this mount lives.

@@ -87,6 +87,7 @@ Task<Result<void>> ManagerImpl::purge_orphans() {
       CO_RETURN_IF_ERROR(records->status());
     }
     for (const InodeNumber ino : round) {
+      co_await Yield{};  // the lane serves requests in between
       CO_RETURN_IF_ERROR(co_await purge(ino));
       ++purged;
     }

@@ -53,35 +53,45 @@ Task<Result<std::vector<SpaceRun>>> ManagerImpl::reserve_space(std::uint64_t blo
 
 Result<void> ManagerImpl::lease_until(std::uint64_t free_blocks) {
   std::lock_guard lock(lease_mutex_);
+  bool refreshed = false;
   while (allocator_->free_blocks() < free_blocks) {
     RETURN_IF_ERROR(writable());
     bool silent = nodes_->any_silent();
-    std::vector<Node*> candidates;
+    ASSIGN_OR_RETURN(const bool leased, lease_somewhere(silent));
+    if (leased) continue;
+    if (refreshed) return Error(silent ? Errc::kUnreachable : Errc::kNoSpace, "lease");
+    // What the nodes said last may be old: memory was given back since, or a node came back empty.
     for (const auto& node : nodes_->nodes()) {
-      if (node->answers() && node->free_bytes.load(std::memory_order_relaxed) >= kMinChunkBytes)
-        candidates.push_back(node.get());
+      if (!node->answers()) continue;
+      if (!nodes_->describe(*node, nodes_->deadline_ms()).ok()) continue;  // noted there; leasing goes on without it
     }
-    std::sort(candidates.begin(), candidates.end(), [](const Node* a, const Node* b) {
-      return a->free_bytes.load(std::memory_order_relaxed) > b->free_bytes.load(std::memory_order_relaxed);
-    });
-    bool leased = false;
-    for (Node* node : candidates) {
-      if (!node->answers()) continue;  // it fell silent while another one was asked
-      const Result<void> outcome = lease_from(*node);
-      if (outcome.ok()) {
-        leased = true;
-        break;
-      }
-      if (outcome.error().code == Errc::kFenced) {
-        fenced();
-        return outcome;
-      }
-      if (outcome.error().code == Errc::kJournalFull || outcome.error().code == Errc::kReadOnly) return outcome;
-      silent |= outcome.error().code == Errc::kUnreachable || outcome.error().code == Errc::kDeadline;
-    }
-    if (!leased) return Error(silent ? Errc::kUnreachable : Errc::kNoSpace, "lease");
+    refreshed = true;
   }
   return success();
+}
+
+// From the node with most room. False when none has any; `silent` is set when one did not answer.
+Result<bool> ManagerImpl::lease_somewhere(bool& silent) {
+  std::vector<Node*> candidates;
+  for (const auto& node : nodes_->nodes()) {
+    if (node->answers() && node->free_bytes.load(std::memory_order_relaxed) >= kMinChunkBytes)
+      candidates.push_back(node.get());
+  }
+  std::sort(candidates.begin(), candidates.end(), [](const Node* a, const Node* b) {
+    return a->free_bytes.load(std::memory_order_relaxed) > b->free_bytes.load(std::memory_order_relaxed);
+  });
+  for (Node* node : candidates) {
+    if (!node->answers()) continue;  // it fell silent while another one was asked
+    const Result<void> outcome = lease_from(*node);
+    if (outcome.ok()) return true;
+    if (outcome.error().code == Errc::kFenced) {
+      fenced();
+      return outcome.error();
+    }
+    if (outcome.error().code == Errc::kJournalFull || outcome.error().code == Errc::kReadOnly) return outcome.error();
+    silent |= outcome.error().code == Errc::kUnreachable || outcome.error().code == Errc::kDeadline;
+  }
+  return false;
 }
 
 // Waits for the journal on this helper thread.

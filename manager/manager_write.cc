@@ -154,14 +154,24 @@ Task<Result<WritePlan>> ManagerImpl::plan_write(InodeRef inode, std::uint64_t of
 Task<Result<void>> ManagerImpl::commit_write(InodeRef inode, const WritePlan& plan, bool clear_set_id,
                                              std::uint64_t request) {
   const std::size_t changes = plan.fresh.size() + plan.converted.size();
-  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes + changes * kExtentStepBytes));
+  auto reserved = co_await room(kInodeBytes + changes * kExtentStepBytes);
+  if (!reserved.ok()) {
+    abandon_write(plan, false);
+    co_return std::move(reserved).error();
+  }
+  SlotReservation slots = std::move(*reserved);
   CommitId id;
   {
     MutexLock lock(inode->mutex);
     Attributes& a = inode->attributes;
     TransactionBuilder builder;
     if (changes != 0) {
-      CO_ASSIGN_OR_RETURN(Layout * layout, layout_of(*inode));
+      auto loaded = layout_of(*inode);
+      if (!loaded.ok()) {
+        abandon_write(plan, false);
+        co_return std::move(loaded).error();
+      }
+      Layout* const layout = *loaded;
       TouchedKeys touched;
       std::vector<SpaceRun> runs;
       for (const Extent& extent : plan.fresh) {

@@ -42,7 +42,7 @@ Result<void> check_features(const Superblock& superblock, bool read_only) {
   if (unknown == 0 || read_only) return success();
   return Error(
       Errc::kUnsupportedFeature, "recovery",
-      "ro_compat feature bit " + std::to_string(__builtin_ctzll(unknown)) + "; it can be opened for reading only");
+      "ro_compat feature bit " + std::to_string(__builtin_ctzll(unknown)) + "; fsck.rmemfs -n and rmemfs-dump can read it");
 }
 
 }  // namespace

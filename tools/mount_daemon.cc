@@ -103,7 +103,7 @@ class MountDaemon {
   Result<void> run(const std::function<void()>& on_serving);
 
  private:
-  Result<void> prepare_local();
+  Result<void> make_local();
   Result<void> open();
   Result<void> mount();
   Result<void> start_admin();
@@ -127,41 +127,41 @@ class MountDaemon {
   std::unique_ptr<AdminServer> admin_;
 };
 
-Result<void> MountDaemon::prepare_local() {
-  auto superblock = load_superblock(job_.directory);
-  if (superblock.ok()) {
-    if (superblock->local_bytes == 0) {
-      if (!job_.local_bytes) return {};
-      return Error(Errc::kInvalid, "", job_.directory + " was not made by --local; mount it without");
-    }
-    local_ = LocalNode{job_.directory, superblock->local_pool, superblock->local_bytes};
-    return start_local_node(*local_);
-  }
-  if (!job_.local_bytes) return superblock.error();
-  if (superblock.error().code != Errc::kNotFormatted) return superblock.error();
-  local_ = LocalNode{job_.directory, new_local_pool(), *job_.local_bytes};
-  RETURN_IF_ERROR(start_local_node(*local_));
+// Makes the file system of `--local` where there is none yet, with its memory node, which goes on running.
+Result<void> MountDaemon::make_local() {
+  const LocalNode node{job_.directory, new_local_pool(), *job_.local_bytes};
+  RETURN_IF_ERROR(start_local_node(node));
   FormatOptions format;
   format.directory = job_.directory;
   format.nodes = {kLocalNodeAddress};
-  format.local_bytes = local_->size_bytes;
-  format.local_pool = local_->pool;
+  format.local_bytes = node.size_bytes;
+  format.local_pool = node.pool;
   auto formatted = format_file_system(format);
   if (!formatted.ok()) {
-    stop_local_node(*local_);
-    ::unlink(local_->pool.c_str());
+    stop_local_node(node);
+    ::unlink(node.pool.c_str());
     return formatted.error();
   }
   return {};
 }
 
 Result<void> MountDaemon::open() {
-  RETURN_IF_ERROR(prepare_local());
+  if (auto found = load_superblock(job_.directory); !found.ok()) {
+    if (!job_.local_bytes || found.error().code != Errc::kNotFormatted) return found.error();
+    RETURN_IF_ERROR(make_local());
+  }
+  // The private node belongs to whoever holds the lock: only then is it started, and in the end stopped.
   const std::string purpose = "mounted on " + job_.mountpoint + " by rmemfs";
   ASSIGN_OR_RETURN(lock_, lock_directory(job_.directory, LockMode::kExclusive, purpose));
+  ASSIGN_OR_RETURN(const Superblock superblock, load_superblock(job_.directory));
+  if (superblock.local_bytes != 0) {
+    local_ = LocalNode{job_.directory, superblock.local_pool, superblock.local_bytes};
+    RETURN_IF_ERROR(start_local_node(*local_));
+  } else if (job_.local_bytes) {
+    return Error(Errc::kInvalid, "", job_.directory + " was not made by --local; mount it without");
+  }
 
   const MountOptions& options = job_.options;
-  ASSIGN_OR_RETURN(const Superblock superblock, load_superblock(job_.directory));
   RETURN_IF_ERROR(
       check_nodes(job_.directory, superblock, options.degraded, std::min(options.deadline_ms, kNodeCheckMs)));
   RecoverOptions recovery;
@@ -345,9 +345,9 @@ void MountDaemon::end() {
   if (mount_) {
     mount_->unmount();
     if (!mount_->drain(deadline_after_ms(job_.options.deadline_ms + 2000))) {
+      // What is under way holds locks that nobody will release; the next mount purges what is left.
       log::warn("requests were still under way at the end of the mount");
-    }
-    if (!manager_->is_fenced()) {
+    } else if (!manager_->is_fenced()) {
       LoopExecutor loop;
       loop.run(files_->purge_pending());
     }
@@ -357,17 +357,18 @@ void MountDaemon::end() {
     auto closed = store_->journal->close();
     if (!closed.ok()) log::error("closing the journal: {}", closed.error().message());
   }
+  pool_.reset();  // first: its jobs use the manager, and resume coroutines in lanes
   mount_.reset();
   files_.reset();
   manager_.reset();
-  pool_.reset();
   store_.reset();
-  lock_.reset();
   if (local_) stop_local_node(*local_);
+  lock_.reset();  // last: from here on a new mount may start the node again
 }
 
 Task<void> purge_orphans(Manager& manager, Executor& lane) {
   co_await ResumeOn{lane};
+  co_await Yield{};
   auto purged = co_await manager.purge_orphans();
   if (!purged.ok()) log::warn("files deleted before a crash could not all be purged: {}", purged.error().message());
 }
@@ -393,9 +394,9 @@ Result<void> MountDaemon::run(const std::function<void()>& on_serving) {
   mount_->on_serving = [&] {
     log::info("{} is mounted on {}: {} lanes, epoch {}; {}", job_.directory, job_.mountpoint, mount_->lane_count(),
               store_->superblock.epoch.value(), survival(manager_->nodes()));
-    spawn(purge_orphans(*manager_, mount_->executor(0)));
     on_serving();
     announced.store(true);
+    spawn(purge_orphans(*manager_, mount_->executor(0)));
   };
   mount_->on_ended = [this] { events_.raise(events_.ended); };
   mount_->serve();
