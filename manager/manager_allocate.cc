@@ -28,11 +28,14 @@ Task<Result<void>> ManagerImpl::insert_unwritten(InodeRef inode, std::span<const
       runs.push_back(run_of(extent));
       inode->attributes.blocks += extent.length / kBlockBytes;
     }
+    inode->charge_layout();
     emit_touched(inode->ino, *inode->layout, touched, builder);
     merge_bitmaps(builder, runs, true);
     inode->attributes.ctime = now_timestamp();
     put_inode(builder, inode->attributes);
     commit(std::move(*slots), builder, request, {inode.get()});
+    lock.unlock();
+    cache_.trim();
     extents = extents.subspan(step.size());
   }
   co_return success();

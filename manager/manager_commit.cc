@@ -86,6 +86,7 @@ Result<Layout*> ManagerImpl::layout_of(Inode& inode) {
   }
   RETURN_IF_ERROR(records->status());
   inode.layout = std::move(layout);
+  inode.charge_layout();
   return &*inode.layout;
 }
 

@@ -38,6 +38,7 @@ std::vector<SpaceRun> ManagerImpl::remove_range(Inode& inode, std::uint64_t begi
     const std::uint64_t blocks = extent.length / kBlockBytes;
     inode.attributes.blocks -= std::min(blocks, inode.attributes.blocks);
   }
+  inode.charge_layout();
   emit_touched(inode.ino, *inode.layout, touched, builder);
   merge_bitmaps(builder, runs, false);
   return runs;

@@ -182,6 +182,7 @@ Task<Result<void>> ManagerImpl::commit_write(InodeRef inode, const WritePlan& pl
       for (const Extent& extent : plan.converted) {
         layout_mark_written(*layout, extent.file_offset, extent.end(), touched);
       }
+      inode->charge_layout();
       emit_touched(inode->ino, *layout, touched, builder);
       merge_bitmaps(builder, runs, true);
     }
@@ -194,6 +195,7 @@ Task<Result<void>> ManagerImpl::commit_write(InodeRef inode, const WritePlan& pl
     put_inode(builder, a);
     id = commit(std::move(slots), builder, request, {inode.get()});
   }
+  cache_.trim();
   co_return co_await settle(id);
 }
 

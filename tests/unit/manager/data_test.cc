@@ -396,6 +396,44 @@ BOOST_AUTO_TEST_CASE(the_inode_cache_stays_within_its_limit) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(the_extents_of_cached_inodes_stay_within_the_budget) {
+  constexpr std::size_t kFiles = 60, kExtents = 64, kEntries = 256;  // 3840 extents; 256 entries pay for 1024
+  Fixture fixture({.pool_bytes = 32u << 20});
+  MountOptions options;
+  options.manager.inode_cache_entries = kEntries;
+  const auto m = fixture.mount(options);
+  std::vector<std::weak_ptr<Inode>> files;
+  const auto cached = [&](const InodeRef& used) {  // extents in memory, but for those in use
+    std::size_t extents = 0;
+    for (const auto& file : files) {
+      const InodeRef inode = file.lock();
+      if (inode && inode != used && inode->layout) extents += inode->layout->size();
+    }
+    return extents;
+  };
+  for (std::size_t i = 0; i < kFiles; ++i) {
+    const auto f = m->file(m->root(), std::to_string(i));
+    files.push_back(f);
+    for (std::size_t k = 0; k < kExtents; ++k) {
+      m->write(f, 2 * k * kBlockBytes, kBlockBytes);
+      BOOST_REQUIRE(cached(f) + f->layout->size() <= 4 * kEntries);  // as it grows, not only when the next one comes
+    }
+    BOOST_REQUIRE_EQUAL(f->layout->size(), kExtents);
+  }
+  BOOST_CHECK(files.front().expired());
+  const auto held = m->find(m->root(), "0");
+  for (std::size_t i = 0; i < kFiles; ++i) {
+    const auto f = m->find(m->root(), std::to_string(i));
+    files[i] = f;
+    const auto pieces = m->manager->map(*f, 0, 2 * kExtents * kBlockBytes);
+    BOOST_REQUIRE(pieces.ok());
+    BOOST_CHECK_EQUAL(pieces->size(), 2 * kExtents);  // dropped and read again: whole
+    BOOST_CHECK(cached(f) <= 4 * kEntries);
+  }
+  BOOST_CHECK(m->find(m->root(), "0") == held);
+  BOOST_CHECK(cached({}) > 2 * kEntries);  // what there is room for stays
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace rmemfs
