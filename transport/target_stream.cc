@@ -88,11 +88,10 @@ TargetStream::Progress TargetStream::serve() {
   Turn turn(*this);
   bool alive = true;
   for (int round = 0; alive && round < kRounds && !ended(); ++round) {
-    const bool readable = readable_ && room();
-    if (readable) alive = receive(progress) && take_input();
+    if (readable_ && room()) alive = receive(progress) && take_input();
     if (alive && !ended() && outgoing_begin_ < outgoing_.size() && writable_) alive = send_replies(progress);
-    // Complete requests may be waiting behind a queue that was full and now has room.
-    if (alive && room() && input_begin_ < input_end_ && !readable) alive = take_input();
+    // Complete requests may be waiting behind a queue that was full and now has room, and no event will tell of them.
+    if (alive && !ended() && room() && input_begin_ < input_end_) alive = take_input();
     if (!(readable_ && room()) && !(writable_ && outgoing_begin_ < outgoing_.size())) break;
   }
   progress.again = (readable_ && room()) || (writable_ && outgoing_begin_ < outgoing_.size());
