@@ -98,6 +98,7 @@ class Mounted {
  private:
   Task<void> drain() {
     while (files_->purging() > 0) co_await Yield{};
+    co_await Yield{};  // the queue's own coroutine sees that it is empty, and ends
   }
   LoopExecutor loop_;
   std::optional<RecoveredStore> store_;

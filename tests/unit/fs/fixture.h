@@ -55,6 +55,10 @@ class Files {
     };
   }
 
+  ~Files() { settle(); }
+  Files(const Files&) = delete;
+  Files& operator=(const Files&) = delete;
+
   RequestContext context() { return {&connections, 0, 0, 0}; }
   template <typename T>
   T run(Task<T> task) {
@@ -86,6 +90,7 @@ class Files {
   void settle() {
     run([](FileSystem& files) -> Task<void> {
       while (files.purging() > 0) co_await Yield{};
+      co_await Yield{};  // the queue's own coroutine sees that it is empty, and ends
     }(fs));
   }
 

@@ -1,6 +1,8 @@
+#include <atomic>
 #include <boost/test/unit_test.hpp>
 #include <cstring>
 #include <functional>
+#include <mutex>
 #include <thread>
 
 #include "memnode/memory_node.h"
@@ -11,19 +13,23 @@ using namespace rmemfs::test;
 
 namespace {
 
-// Notes what the node asks of a target, and looks at the pool in that moment.
+// Notes what the node asks of a target, and looks at the pool in that moment. The node asks from any thread.
 class NotingTarget final : public Target {
  public:
   void adopt(UniqueFd) override {}
-  void end_sessions(const Uuid& file_system, MountEpoch epoch) override { ended.emplace_back(file_system, epoch); }
+  void end_sessions(const Uuid& file_system, MountEpoch epoch) override {
+    std::lock_guard lock(mutex);
+    ended.emplace_back(file_system, epoch);
+  }
   void quiesce() override {
     ++quiesced;
     if (on_quiesce) on_quiesce();
   }
   std::size_t connections() const override { return 0; }
 
-  std::vector<std::pair<Uuid, MountEpoch>> ended;
-  int quiesced = 0;
+  std::mutex mutex;
+  std::vector<std::pair<Uuid, MountEpoch>> ended;  // guarded by mutex while other threads run
+  std::atomic<int> quiesced{0};
   std::function<void()> on_quiesce;
 };
 
