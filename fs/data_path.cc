@@ -3,7 +3,8 @@
 //   D2  A failed operation of a write whose fate is unknown (deadline, broken link) may still land: its target is
 //       quarantined before the lock is released, so it can never be given to another file.
 //   D3  A region that must be persisted is recorded before the write is acknowledged.
-//   D4  Metadata names only bytes that survive what it survives: where a region needs a PERSIST, bytes in blocks that are
+//   D4  Metadata names only bytes that survive what it survives: where a region needs a PERSIST, bytes in blocks that
+//   are
 //       new to the file are persistent before the transaction. Otherwise a power loss of the node could leave a file
 //       that shows what the blocks held before. (Overwriting in place waits for fsync.)
 // Not done here: retries. A Connection repeats what is safe to repeat until the deadline; past it the answer is an

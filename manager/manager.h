@@ -166,7 +166,8 @@ class Manager {
   // (it could not be made persistent, with sync_commit) leaves the file as written.
   virtual Task<Result<void>> commit_write(InodeRef inode, const WritePlan& plan, bool clear_set_id,
                                           std::uint64_t request) = 0;
-  // Gives back what a plan reserved that is not going to be committed. `ambiguous`: a write may still land there (deadline): quarantined instead.
+  // Gives back what a plan reserved that is not going to be committed. `ambiguous`: a write may still land there
+  // (deadline): quarantined instead.
   virtual void abandon_write(const WritePlan& plan, bool ambiguous) = 0;
   // Blocks of `pieces` may still be written by an operation that was given up; once freed they are not given to anybody
   // while this mount lives.

@@ -140,7 +140,7 @@ class ManagerImpl final : public Manager {
   Task<Result<std::vector<SpaceRun>>> reserve_space(std::uint64_t blocks, SpaceHint hint);
   Result<void> lease_until(std::uint64_t free_blocks);  // blocks
   Result<bool> lease_somewhere(bool& silent);
-  Result<void> lease_from(Node& node);                  // blocks; under lease_mutex_
+  Result<void> lease_from(Node& node);  // blocks; under lease_mutex_
   Result<CommitId> commit_blocking(TransactionBuilder& builder);
   void lease_ahead();
   void reconcile_leases(Node& node);  // blocks

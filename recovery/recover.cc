@@ -40,9 +40,9 @@ Result<RecoveryReport> replay_in_memory(const PersistentMemory& memory, const Su
 Result<void> check_features(const Superblock& superblock, bool read_only) {
   const std::uint64_t unknown = superblock.ro_compat & ~kKnownRoCompat;
   if (unknown == 0 || read_only) return success();
-  return Error(
-      Errc::kUnsupportedFeature, "recovery",
-      "ro_compat feature bit " + std::to_string(__builtin_ctzll(unknown)) + "; fsck.rmemfs -n and rmemfs-dump can read it");
+  return Error(Errc::kUnsupportedFeature, "recovery",
+               "ro_compat feature bit " + std::to_string(__builtin_ctzll(unknown)) +
+                   "; fsck.rmemfs -n and rmemfs-dump can read it");
 }
 
 }  // namespace
