@@ -113,6 +113,9 @@ Result<void> ManagerImpl::lease_from(Node& node) {
     return std::move(leased).error();
   }
   nodes_->note(node, success());
+  // Before the chunk counts as free space: the same bytes are not reported twice.
+  const std::uint64_t free = node.free_bytes.load(std::memory_order_relaxed);
+  node.free_bytes.store(free - std::min(free, leased->length_bytes), std::memory_order_relaxed);
   RETURN_IF_ERROR(check_lease(*leased, kMinChunkBytes, superblock_.chunk_bytes));
   ChunkRecord record;
   record.node = node.id;
@@ -137,8 +140,6 @@ Result<void> ManagerImpl::lease_from(Node& node) {
   next_chunk_.store(id.value() + 1, std::memory_order_release);
   RETURN_IF_ERROR(allocator_->add_chunk(id, static_cast<std::uint32_t>(leased->length_bytes / kBlockBytes), {}));
   nodes_->settle(node);
-  const std::uint64_t free = node.free_bytes.load(std::memory_order_relaxed);
-  node.free_bytes.store(free - std::min(free, leased->length_bytes), std::memory_order_relaxed);
   return success();
 }
 
@@ -245,10 +246,12 @@ void ManagerImpl::compare_generation(Node& node, Generation generation, std::uin
 
 SpaceStatistics ManagerImpl::space() {
   SpaceStatistics s;
+  // Read in this order, a lease under way is counted once or not at all.
+  const std::uint64_t free_blocks = allocator_->free_blocks() + allocator_->pending_blocks();
   const std::uint64_t lendable = nodes_->lendable_bytes();
   s.lost_bytes = chunks_.lost_bytes();
   s.total_bytes = chunks_.leased_bytes() - s.lost_bytes + lendable;
-  s.free_bytes = (allocator_->free_blocks() + allocator_->pending_blocks()) * kBlockBytes + lendable;
+  s.free_bytes = free_blocks * kBlockBytes + lendable;
   s.inodes = inodes_.load(std::memory_order_relaxed);
   return s;
 }
