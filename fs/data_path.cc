@@ -32,21 +32,29 @@ bool ambiguous(Errc error) {
 
 }  // namespace
 
-Task<RangeLock::Guard> DataPath::lock_tail(InodeRef inode, std::uint64_t offset) {
+TimePoint DataPath::deadline(const Chunk& chunk, TimePoint limit) const {
+  // A request whose limit is near by the time it may go on asks a node that answers all the same.
+  constexpr auto kMoment = std::chrono::milliseconds(200);
+  const Duration moment = std::min<Duration>(kMoment, std::chrono::milliseconds(deadline_ms_));
+  return std::min(std::max(limit, MonoClock::now() + moment), manager_.operation_deadline(chunk.node));
+}
+
+Task<Result<RangeLock::Guard>> DataPath::lock_tail(InodeRef inode, std::uint64_t offset, TimePoint limit) {
   for (;;) {
     const std::uint64_t begin = round_down(std::min(offset, manager_.attributes(*inode).size));
-    RangeLock::Guard guard = co_await inode->range_lock.lock(begin, kEnd, RangeLock::Mode::kExclusive);
+    RangeLock::Guard guard = co_await inode->range_lock.lock(begin, kEnd, RangeLock::Mode::kExclusive, limit);
+    if (!guard) co_return Error(Errc::kDeadline, "range lock");
     if (round_down(std::min(offset, manager_.attributes(*inode).size)) >= begin) co_return guard;
   }
 }
 
-void DataPath::add_zeros(OperationBatch& batch, const Pieces& zeros) {
+void DataPath::add_zeros(OperationBatch& batch, const Pieces& zeros, TimePoint limit) {
   for (const Piece& piece : zeros) {
     if (piece.chunk == nullptr) continue;
     for (std::uint64_t done = 0; done < piece.length;) {
       const std::uint64_t part = std::min<std::uint64_t>(piece.length - done, sizeof kZeros);
       batch.add(OperationKind::kWrite, *piece.chunk, piece.chunk_offset + done, const_cast<std::byte*>(kZeros), part,
-                deadline(*piece.chunk));
+                deadline(*piece.chunk, limit));
       done += part;
     }
   }
@@ -78,8 +86,10 @@ void DataPath::note_written(InodeNumber ino, const ConnectionSet& connections, c
 Task<Result<std::size_t>> DataPath::read(RequestContext context, InodeRef inode, std::uint64_t offset,
                                          std::span<std::byte> to) {
   if (offset >= kMaxFileBytes || to.empty()) co_return std::size_t{0};
-  RangeLock::Guard guard =
-      co_await inode->range_lock.lock(round_down(offset), round_up(offset + to.size()), RangeLock::Mode::kShared);
+  const TimePoint limit = limit_from_now();
+  const RangeLock::Guard guard = co_await inode->range_lock.lock(round_down(offset), round_up(offset + to.size()),
+                                                                 RangeLock::Mode::kShared, limit);
+  if (!guard) co_return Error(Errc::kDeadline, "range lock");
   const std::uint64_t size = manager_.attributes(*inode).size;
   if (offset >= size) co_return std::size_t{0};
   const std::size_t length = std::min<std::uint64_t>(to.size(), size - offset);
@@ -90,7 +100,7 @@ Task<Result<std::size_t>> DataPath::read(RequestContext context, InodeRef inode,
     if (piece.chunk == nullptr) {
       std::memset(target, 0, piece.length);
     } else {
-      batch.add(OperationKind::kRead, *piece.chunk, piece.chunk_offset, target, piece.length, deadline(*piece.chunk));
+      batch.add(OperationKind::kRead, *piece.chunk, piece.chunk_offset, target, piece.length, deadline(*piece.chunk, limit));
     }
   }
   if (!batch.empty()) {
@@ -103,6 +113,7 @@ Task<Result<std::size_t>> DataPath::read(RequestContext context, InodeRef inode,
 Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::uint64_t offset,
                                    std::span<const std::byte> from, bool append) {
   if (from.empty()) co_return success();
+  const TimePoint limit = limit_from_now();
   RangeLock::Guard guard;
   for (;;) {
     const std::uint64_t size = manager_.attributes(*inode).size;
@@ -111,7 +122,8 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
     const bool extends = append || offset + from.size() > size;
     const std::uint64_t begin = round_down(extends ? std::min(offset, size) : offset);
     const std::uint64_t end = extends ? kEnd : round_up(offset + from.size());
-    guard = co_await inode->range_lock.lock(begin, end, RangeLock::Mode::kExclusive);
+    guard = co_await inode->range_lock.lock(begin, end, RangeLock::Mode::kExclusive, limit);
+    if (!guard) co_return Error(Errc::kDeadline, "range lock");
     const std::uint64_t settled = manager_.attributes(*inode).size;
     if (extends ? settled >= begin : offset + from.size() <= settled) {
       if (append) offset = settled;
@@ -120,14 +132,14 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
     guard.release();
   }
 
-  CO_ASSIGN_OR_RETURN(const WritePlan plan, co_await manager_.plan_write(inode, offset, from.size()));
+  CO_ASSIGN_OR_RETURN(const WritePlan plan, co_await manager_.plan_write(inode, offset, from.size(), limit));
   OperationBatch batch(*context.connections);
   for (const Piece& piece : plan.pieces) {
     CHECK(piece.chunk != nullptr);
     auto* source = const_cast<std::byte*>(from.data() + (piece.file_offset - offset));
-    batch.add(OperationKind::kWrite, *piece.chunk, piece.chunk_offset, source, piece.length, deadline(*piece.chunk));
+    batch.add(OperationKind::kWrite, *piece.chunk, piece.chunk_offset, source, piece.length, deadline(*piece.chunk, limit));
   }
-  add_zeros(batch, plan.zeros);
+  add_zeros(batch, plan.zeros, limit);
   co_await batch.run();
   if (batch.failed() != nullptr) {
     bool unknown = false;
@@ -142,7 +154,7 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
   if (plan.fresh.empty() && plan.converted.empty()) {
     note_written(inode->ino, *context.connections, batch);
   } else {
-    auto persistent = co_await persist_before_naming(context, batch);
+    auto persistent = co_await persist_before_naming(context, batch, limit);
     if (!persistent.ok()) {
       manager_.abandon_write(plan, false);
       co_return persistent;
@@ -151,14 +163,15 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
   co_return co_await manager_.commit_write(inode, plan, false, context.request);
 }
 
-Task<Result<void>> DataPath::persist_before_naming(RequestContext context, const OperationBatch& written) {
+Task<Result<void>> DataPath::persist_before_naming(RequestContext context, const OperationBatch& written,
+                                                   TimePoint limit) {
   OperationBatch batch(*context.connections);
   std::vector<const Chunk*> chunks;
   for (const OperationBatch::Item& item : written.items()) {
     if (!DirtyRegions::needs_persist(*item.chunk)) continue;
     if (std::find(chunks.begin(), chunks.end(), item.chunk) != chunks.end()) continue;
     chunks.push_back(item.chunk);
-    batch.add(OperationKind::kPersist, *item.chunk, 0, nullptr, 0, deadline(*item.chunk));
+    batch.add(OperationKind::kPersist, *item.chunk, 0, nullptr, 0, deadline(*item.chunk, limit));
   }
   if (batch.empty()) co_return success();
   co_await batch.run();
@@ -166,9 +179,9 @@ Task<Result<void>> DataPath::persist_before_naming(RequestContext context, const
   co_return success();
 }
 
-Task<Result<void>> DataPath::write_zeros(RequestContext context, Pieces zeros) {
+Task<Result<void>> DataPath::write_zeros(RequestContext context, Pieces zeros, TimePoint limit) {
   OperationBatch batch(*context.connections);
-  add_zeros(batch, zeros);
+  add_zeros(batch, zeros, limit);
   if (batch.empty()) co_return success();
   co_await batch.run();
   if (batch.failed() != nullptr) {
@@ -179,15 +192,16 @@ Task<Result<void>> DataPath::write_zeros(RequestContext context, Pieces zeros) {
     }
     co_return note_failure(*context.connections, batch, "zero");
   }
-  co_return co_await persist_before_naming(context, batch);
+  co_return co_await persist_before_naming(context, batch, limit);
 }
 
 Task<Result<Attributes>> DataPath::truncate(RequestContext context, InodeRef inode, std::uint64_t size,
                                             AttributeChange change) {
   if (size > kMaxFileBytes) co_return Error(Errc::kTooBig, "truncate");
-  RangeLock::Guard guard = co_await lock_tail(inode, size);
+  const TimePoint limit = limit_from_now();
+  CO_ASSIGN_OR_RETURN(const RangeLock::Guard guard, co_await lock_tail(inode, size, limit));
   CO_ASSIGN_OR_RETURN(Pieces zeros, manager_.plan_truncate(*inode, size));
-  CO_RETURN_IF_ERROR(co_await write_zeros(context, std::move(zeros)));
+  CO_RETURN_IF_ERROR(co_await write_zeros(context, std::move(zeros), limit));
   co_return co_await manager_.truncate(inode, size, change, context.request);
 }
 
@@ -195,29 +209,32 @@ Task<Result<void>> DataPath::allocate(RequestContext context, InodeRef inode, st
                                       std::uint64_t length, bool keep_size) {
   if (length == 0) co_return Error(Errc::kInvalid, "allocate");
   if (offset > kMaxFileBytes || length > kMaxFileBytes - offset) co_return Error(Errc::kTooBig, "allocate");
-  RangeLock::Guard guard = co_await lock_tail(inode, offset);
+  const TimePoint limit = limit_from_now();
+  CO_ASSIGN_OR_RETURN(const RangeLock::Guard guard, co_await lock_tail(inode, offset, limit));
   const std::uint64_t size = manager_.attributes(*inode).size;
   if (!keep_size && offset + length > size) {
     // The part of the last block behind the old end becomes part of the file: it must read as zeros.
     CO_ASSIGN_OR_RETURN(Pieces zeros, manager_.plan_truncate(*inode, offset + length));
-    CO_RETURN_IF_ERROR(co_await write_zeros(context, std::move(zeros)));
+    CO_RETURN_IF_ERROR(co_await write_zeros(context, std::move(zeros), limit));
   }
-  co_return co_await manager_.allocate(inode, offset, length, keep_size, context.request);
+  co_return co_await manager_.allocate(inode, offset, length, keep_size, limit, context.request);
 }
 
 Task<Result<void>> DataPath::punch(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length) {
   if (length == 0) co_return Error(Errc::kInvalid, "punch");
   if (offset >= kMaxFileBytes) co_return success();
   length = std::min(length, kMaxFileBytes - offset);
-  RangeLock::Guard guard = co_await lock_tail(inode, offset);
+  const TimePoint limit = limit_from_now();
+  CO_ASSIGN_OR_RETURN(const RangeLock::Guard guard, co_await lock_tail(inode, offset, limit));
   CO_ASSIGN_OR_RETURN(Pieces zeros, manager_.plan_punch(*inode, offset, length));
-  CO_RETURN_IF_ERROR(co_await write_zeros(context, std::move(zeros)));
+  CO_RETURN_IF_ERROR(co_await write_zeros(context, std::move(zeros), limit));
   co_return co_await manager_.punch(inode, offset, length, context.request);
 }
 
 Task<Result<void>> DataPath::persist(InodeRef inode) {
   const DirtyRegions::Entries entries = dirty_.snapshot(inode->ino);
   if (!entries.empty()) {
+    const TimePoint limit = limit_from_now();
     // A PERSIST counts for its own connection: each lane that wrote is visited.
     Executor& home = Executor::current();
     Result<void> outcome;
@@ -231,7 +248,7 @@ Task<Result<void>> DataPath::persist(InodeRef inode) {
       OperationBatch batch(*connections);
       for (const DirtyRegions::Entry& entry : entries) {
         if (entry.lane != first.lane) continue;
-        batch.add(OperationKind::kPersist, *entry.chunk, 0, nullptr, 0, deadline(*entry.chunk));
+        batch.add(OperationKind::kPersist, *entry.chunk, 0, nullptr, 0, deadline(*entry.chunk, limit));
       }
       co_await batch.run();
       if (batch.failed() != nullptr) outcome = note_failure(*connections, batch, "fsync");

@@ -9,8 +9,9 @@
 // Data before metadata: a write is committed after all its operations completed. A write that failed is not committed:
 // size, times and extents stay as they were; bytes that were overwritten in place are either the old or the new ones.
 //
-// Threads: any lane, on its own ConnectionSet. No lock but range locks is held across a suspension. Every operation has
-// the deadline given at construction.
+// Threads: any lane, on its own ConnectionSet. No lock but range locks is held across a suspension.
+// A request has one limit, the deadline given at construction counted from its start: waiting for the range, for space
+// and for nodes all end by it, but for the moment that an operation which is about to be posted is always granted.
 #pragma once
 
 #include <algorithm>
@@ -55,20 +56,21 @@ class DataPath {
   void forget(InodeNumber ino) { dirty_.forget(ino); }
 
  private:
-  TimePoint deadline(const Chunk& chunk) const {
-    return std::min(deadline_after_ms(deadline_ms_), manager_.operation_deadline(chunk.node));
-  }
+  // Of a request that starts now.
+  TimePoint limit_from_now() const { return deadline_after_ms(deadline_ms_); }
+  // Of an operation that is posted now, for a request with that limit.
+  TimePoint deadline(const Chunk& chunk, TimePoint limit) const;
   // The lock of whatever changes the size or frees: from `offset` or the end, whichever comes first, to the end of
-  // every file. The size is settled when it returns.
-  Task<RangeLock::Guard> lock_tail(InodeRef inode, std::uint64_t offset);
-  void add_zeros(OperationBatch& batch, const Pieces& zeros);
+  // every file. The size is settled when it returns. kDeadline.
+  Task<Result<RangeLock::Guard>> lock_tail(InodeRef inode, std::uint64_t offset, TimePoint limit);
+  void add_zeros(OperationBatch& batch, const Pieces& zeros, TimePoint limit);
   // Tells the manager what a failed operation says about the node; returns the error to give the caller.
   Error note_failure(const ConnectionSet& connections, const OperationBatch& batch, const char* where);
   void note_written(InodeNumber ino, const ConnectionSet& connections, const OperationBatch& batch);
   // Zeros to `zeros`, which belong to the file already.
-  Task<Result<void>> write_zeros(RequestContext context, Pieces zeros);
+  Task<Result<void>> write_zeros(RequestContext context, Pieces zeros, TimePoint limit);
   // PERSIST for each region of a completed batch that needs one (D4 in data_path.cc).
-  Task<Result<void>> persist_before_naming(RequestContext context, const OperationBatch& written);
+  Task<Result<void>> persist_before_naming(RequestContext context, const OperationBatch& written, TimePoint limit);
 
   Manager& manager_;
   const std::uint32_t deadline_ms_;

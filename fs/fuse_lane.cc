@@ -2,7 +2,8 @@
 //   L1  A reply is written by the thread and to the descriptor that read the request.
 //   L2  A coroutine posted by another thread is seen: the poster appends and then looks at sleeping_, the lane sets
 //       sleeping_ and then looks at the queue, both in one total order.
-//   L3  A lane with operations outstanding never sleeps longer than kTick: deadlines are kept by polling.
+//   L3  A lane with operations outstanding or timers set never sleeps longer than kTimerTick: deadlines are kept by
+//       polling. Completions are looked at before timers, so that what was answered in time is seen in time.
 #include "fs/fuse_lane.h"
 
 #include <fcntl.h>
@@ -26,7 +27,6 @@ namespace rmemfs {
 namespace {
 
 constexpr int kBurst = 16;         // requests read before completions are looked at
-constexpr int kTickMs = 50;        // longest sleep while operations are outstanding
 constexpr unsigned kFewCores = 4;  // up to here spinning takes the client's core
 constexpr double kLongestSpinUs = 100;
 constexpr std::uint64_t kDeviceTag = UINT64_MAX, kEventTag = UINT64_MAX - 1;
@@ -218,7 +218,7 @@ void FuseLane::sleep(bool stalled) {
     connections_.counters.add(Counter::kSleeps);
     std::array<epoll_event, 16> events;
     const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
-                                   connections_.outstanding() > 0 ? kTickMs : -1);
+                                   connections_.outstanding() > 0 || has_timers() ? static_cast<int>(kTimerTick.count()) : -1);
     sleeping_.store(false);
     for (int i = 0; i < count; ++i) {
       const std::uint64_t tag = events[static_cast<std::size_t>(i)].data.u64;
@@ -260,6 +260,7 @@ void FuseLane::run() {
     } else {
       waiting_since_ = TimePoint{};
     }
+    if (has_timers()) run_timers(MonoClock::now());
     if (last == Serve::kServed || !local_.empty() || busy) continue;
     if (spin()) {
       active_.store(buffers_.in_use(), std::memory_order_release);

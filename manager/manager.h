@@ -158,8 +158,9 @@ class Manager {
   // kNoSpace before anything is changed; may lease chunks and force freed space out of its quarantine. New blocks are
   // on nodes that answer. When those have no room while some node is unreachable, the error is kUnreachable, not
   // kNoSpace: nobody can say that the file system is full. It comes once the node has been silent for the deadline;
-  // until then the call waits for it, so that a node may be restarted under a writer.
-  virtual Task<Result<WritePlan>> plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length) = 0;
+  // until then, but not beyond `limit`, the call waits for it, so that a node may be restarted under a writer.
+  virtual Task<Result<WritePlan>> plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length,
+                                             TimePoint limit) = 0;
   // After the data is in place: extents, size (grows to offset+length), times in one transaction.
   // `clear_set_id`: drop S_ISUID/S_ISGID as POSIX asks of a write by an unprivileged user.
   // The plan is used up, whatever the result: what could not be committed is given back here. An error after the commit
@@ -178,9 +179,10 @@ class Manager {
   virtual Task<Result<Attributes>> truncate(InodeRef inode, std::uint64_t size, AttributeChange change,
                                             std::uint64_t request) = 0;
   // fallocate(2), mode 0 or KEEP_SIZE: unwritten extents in the holes of the range. When it makes the file larger, the
-  // zeros of plan_truncate(offset + length) must have been written first, as for a growing truncate.
+  // zeros of plan_truncate(offset + length) must have been written first, as for a growing truncate. Waits for space as
+  // plan_write does.
   virtual Task<Result<void>> allocate(InodeRef inode, std::uint64_t offset, std::uint64_t length, bool keep_size,
-                                      std::uint64_t request) = 0;
+                                      TimePoint limit, std::uint64_t request) = 0;
   // PUNCH_HOLE: whole blocks are freed; the caller writes zeros to the partial edges first (plan_punch).
   virtual Result<Pieces> plan_punch(Inode& inode, std::uint64_t offset, std::uint64_t length) = 0;
   virtual Task<Result<void>> punch(InodeRef inode, std::uint64_t offset, std::uint64_t length,

@@ -42,7 +42,7 @@ Task<Result<void>> ManagerImpl::insert_unwritten(InodeRef inode, std::span<const
 }
 
 Task<Result<void>> ManagerImpl::fill_holes(InodeRef inode, std::uint64_t begin, std::uint64_t end,
-                                           std::uint64_t request) {
+                                           TimePoint limit, std::uint64_t request) {
   std::vector<std::pair<std::uint64_t, std::uint64_t>> holes;
   std::uint64_t missing = 0;
   SpaceHint hint;
@@ -67,7 +67,7 @@ Task<Result<void>> ManagerImpl::fill_holes(InodeRef inode, std::uint64_t begin, 
     hint.file_blocks = inode->attributes.blocks;
   }
   if (missing == 0) co_return success();
-  CO_ASSIGN_OR_RETURN(const auto space, co_await reserve_space(missing / kBlockBytes, hint));
+  CO_ASSIGN_OR_RETURN(const auto space, co_await reserve_space(missing / kBlockBytes, hint, limit));
 
   std::vector<Extent> extents;
   std::size_t next_space = 0;
@@ -86,7 +86,7 @@ Task<Result<void>> ManagerImpl::fill_holes(InodeRef inode, std::uint64_t begin, 
 }
 
 Task<Result<void>> ManagerImpl::allocate(InodeRef inode, std::uint64_t offset, std::uint64_t length, bool keep_size,
-                                         std::uint64_t request) {
+                                         TimePoint limit, std::uint64_t request) {
   if (length == 0) co_return Error(Errc::kInvalid, "allocate");
   if (offset > kMaxFileBytes || length > kMaxFileBytes - offset) co_return Error(Errc::kTooBig, "allocate");
   const std::uint64_t end = round_up_block(offset + length);
@@ -101,7 +101,6 @@ Task<Result<void>> ManagerImpl::allocate(InodeRef inode, std::uint64_t offset, s
                    if (extent == nullptr) missing += to - from;
                  });
   }
-  const TimePoint limit = deadline_after_ms(nodes_->deadline_ms());
   for (;;) {
     const std::uint64_t returns = nodes_->returns();
     const bool silent = nodes_->any_silent();
@@ -113,7 +112,7 @@ Task<Result<void>> ManagerImpl::allocate(InodeRef inode, std::uint64_t offset, s
 
   for (std::uint64_t at = round_down_block(offset); at < end;) {
     const std::uint64_t stop = std::min(end, at + kStepBytes);
-    CO_RETURN_IF_ERROR(co_await fill_holes(inode, at, stop, request));
+    CO_RETURN_IF_ERROR(co_await fill_holes(inode, at, stop, limit, request));
     at = stop;
   }
   CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes));

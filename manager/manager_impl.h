@@ -56,7 +56,8 @@ class ManagerImpl final : public Manager {
   Task<Result<void>> purge_orphans() override;
 
   Result<Pieces> map(Inode& inode, std::uint64_t offset, std::uint64_t length) override;
-  Task<Result<WritePlan>> plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length) override;
+  Task<Result<WritePlan>> plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length,
+                                     TimePoint limit) override;
   Task<Result<void>> commit_write(InodeRef inode, const WritePlan& plan, bool clear_set_id,
                                   std::uint64_t request) override;
   void abandon_write(const WritePlan& plan, bool ambiguous) override;
@@ -66,7 +67,7 @@ class ManagerImpl final : public Manager {
   Task<Result<Attributes>> truncate(InodeRef inode, std::uint64_t size, AttributeChange change,
                                     std::uint64_t request) override;
   Task<Result<void>> allocate(InodeRef inode, std::uint64_t offset, std::uint64_t length, bool keep_size,
-                              std::uint64_t request) override;
+                              TimePoint limit, std::uint64_t request) override;
   Result<Pieces> plan_punch(Inode& inode, std::uint64_t offset, std::uint64_t length) override;
   Task<Result<void>> punch(InodeRef inode, std::uint64_t offset, std::uint64_t length, std::uint64_t request) override;
   Result<std::uint64_t> seek(Inode& inode, std::uint64_t offset, bool hole) override;
@@ -133,14 +134,16 @@ class ManagerImpl final : public Manager {
   Task<Result<bool>> purge_step(InodeRef inode);
 
   // manager_allocate.cc
-  Task<Result<void>> fill_holes(InodeRef inode, std::uint64_t begin, std::uint64_t end, std::uint64_t request);
+  Task<Result<void>> fill_holes(InodeRef inode, std::uint64_t begin, std::uint64_t end, TimePoint limit,
+                                std::uint64_t request);
   Task<Result<void>> insert_unwritten(InodeRef inode, std::span<const Extent> extents, std::uint64_t request);
 
   // manager_space.cc
-  Task<Result<std::vector<SpaceRun>>> reserve_space(std::uint64_t blocks, SpaceHint hint);
-  Result<void> lease_until(std::uint64_t free_blocks);  // blocks
-  Result<bool> lease_somewhere(bool& silent);
-  Result<void> lease_from(Node& node);  // blocks; under lease_mutex_
+  Task<Result<std::vector<SpaceRun>>> reserve_space(std::uint64_t blocks, SpaceHint hint, TimePoint limit);
+  Result<void> lease_until(std::uint64_t free_blocks, TimePoint limit);  // blocks
+  Result<bool> lease_somewhere(bool& silent, TimePoint limit);
+  Result<void> lease_from(Node& node, TimePoint limit);  // blocks; under lease_mutex_
+  std::uint32_t call_timeout_ms(TimePoint limit) const;  // of one call to a node that somebody waits for
   Result<CommitId> commit_blocking(TransactionBuilder& builder);
   void lease_ahead();
   void reconcile_leases(Node& node);  // blocks

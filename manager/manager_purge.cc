@@ -59,7 +59,7 @@ Task<Result<void>> ManagerImpl::purge(InodeNumber ino) {
     co_return std::move(found).error();
   }
   const InodeRef inode = std::move(*found);
-  const auto guard = co_await inode->range_lock.lock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
+  const auto guard = co_await inode->range_lock.lock(0, UINT64_MAX, RangeLock::Mode::kExclusive, kNoDeadline);
   for (bool done = false; !done;) {
     CO_ASSIGN_OR_RETURN(done, co_await purge_step(inode));
   }

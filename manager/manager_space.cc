@@ -15,6 +15,10 @@ namespace {
 
 constexpr int kSpaceRounds = 64;                 // of waiting for space that others keep taking
 constexpr std::uint64_t kRoomyPoolChunks = 4;    // lease ahead only where this many chunks are left to lend
+// A node that lends nothing for so long counts as silent, and another one is asked: nobody waits the whole deadline for
+// each of them. What it lends after all is released by the next mount, as after a crash.
+constexpr std::uint32_t kCallTimeoutMs = 3000;
+constexpr std::int64_t kShortestCallMs = 200;
 constexpr std::size_t kChunkBytes = 8 + 9 + 64;  // of a transaction
 
 Result<void> check_lease(const LeasedRegion& region, std::uint64_t minimum, std::uint64_t maximum) {
@@ -27,9 +31,8 @@ Result<void> check_lease(const LeasedRegion& region, std::uint64_t minimum, std:
 
 }  // namespace
 
-Task<Result<std::vector<SpaceRun>>> ManagerImpl::reserve_space(std::uint64_t blocks, SpaceHint hint) {
+Task<Result<std::vector<SpaceRun>>> ManagerImpl::reserve_space(std::uint64_t blocks, SpaceHint hint, TimePoint limit) {
   std::vector<SpaceRun> runs;
-  const TimePoint limit = deadline_after_ms(nodes_->deadline_ms());
   for (int round = 0; round < kSpaceRounds; ++round) {
     if (allocator_->allocate(blocks, hint, runs)) co_return runs;
     // Freed space first: it waits only for its transaction to be persistent.
@@ -39,7 +42,7 @@ Task<Result<std::vector<SpaceRun>>> ManagerImpl::reserve_space(std::uint64_t blo
       if (allocator_->allocate(blocks, hint, runs)) co_return runs;
     }
     const std::uint64_t returns = nodes_->returns();
-    const auto lease = [this, blocks] { return lease_until(blocks); };
+    const auto lease = [this, blocks, limit] { return lease_until(blocks, limit); };
     const Result<void> leased = co_await pool_.run(lease);
     if (leased.ok()) continue;
     if (allocator_->allocate(blocks, hint, runs)) co_return runs;
@@ -51,19 +54,25 @@ Task<Result<std::vector<SpaceRun>>> ManagerImpl::reserve_space(std::uint64_t blo
   co_return Error(Errc::kNoSpace, "write");
 }
 
-Result<void> ManagerImpl::lease_until(std::uint64_t free_blocks) {
+std::uint32_t ManagerImpl::call_timeout_ms(TimePoint limit) const {
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(limit - MonoClock::now()).count();
+  const std::int64_t longest = std::min(nodes_->deadline_ms(), kCallTimeoutMs);
+  return static_cast<std::uint32_t>(std::clamp<std::int64_t>(left, std::min(kShortestCallMs, longest), longest));
+}
+
+Result<void> ManagerImpl::lease_until(std::uint64_t free_blocks, TimePoint limit) {
   std::lock_guard lock(lease_mutex_);
   bool refreshed = false;
   while (allocator_->free_blocks() < free_blocks) {
     RETURN_IF_ERROR(writable());
     bool silent = nodes_->any_silent();
-    ASSIGN_OR_RETURN(const bool leased, lease_somewhere(silent));
+    ASSIGN_OR_RETURN(const bool leased, lease_somewhere(silent, limit));
     if (leased) continue;
     if (refreshed) return Error(silent ? Errc::kUnreachable : Errc::kNoSpace, "lease");
     // What the nodes said last may be old: memory was given back since, or a node came back empty.
     for (const auto& node : nodes_->nodes()) {
       if (!node->answers()) continue;
-      if (!nodes_->describe(*node, nodes_->deadline_ms()).ok()) continue;  // noted there; leasing goes on without it
+      if (!nodes_->describe(*node, call_timeout_ms(limit)).ok()) continue;  // noted there; leasing goes on without it
     }
     refreshed = true;
   }
@@ -71,7 +80,7 @@ Result<void> ManagerImpl::lease_until(std::uint64_t free_blocks) {
 }
 
 // From the node with most room. False when none has any; `silent` is set when one did not answer.
-Result<bool> ManagerImpl::lease_somewhere(bool& silent) {
+Result<bool> ManagerImpl::lease_somewhere(bool& silent, TimePoint limit) {
   std::vector<Node*> candidates;
   for (const auto& node : nodes_->nodes()) {
     if (node->answers() && node->free_bytes.load(std::memory_order_relaxed) >= kMinChunkBytes)
@@ -82,7 +91,7 @@ Result<bool> ManagerImpl::lease_somewhere(bool& silent) {
   });
   for (Node* node : candidates) {
     if (!node->answers()) continue;  // it fell silent while another one was asked
-    const Result<void> outcome = lease_from(*node);
+    const Result<void> outcome = lease_from(*node, limit);
     if (outcome.ok()) return true;
     if (outcome.error().code == Errc::kFenced) {
       fenced();
@@ -101,10 +110,10 @@ Result<CommitId> ManagerImpl::commit_blocking(TransactionBuilder& builder) {
   return commit(std::move(slots), builder, 0, {});
 }
 
-Result<void> ManagerImpl::lease_from(Node& node) {
+Result<void> ManagerImpl::lease_from(Node& node, TimePoint limit) {
   const ChunkId id(next_chunk_.load(std::memory_order_relaxed));
   auto leased = node.client->lease(nodes_->identity(), superblock_.chunk_bytes, kMinChunkBytes, id.value(),
-                                   nodes_->deadline_ms());
+                                   call_timeout_ms(limit));
   if (!leased.ok()) {
     if (leased.error().code == Errc::kNoSpace)
       node.free_bytes.store(0, std::memory_order_relaxed);
@@ -151,7 +160,7 @@ void ManagerImpl::lease_ahead() {
   if (nodes_->lendable_bytes() < kRoomyPoolChunks * superblock_.chunk_bytes) return;
   if (leasing_ahead_.exchange(true, std::memory_order_acq_rel)) return;
   in_background([this, chunk_blocks] {
-    const auto leased = lease_until(chunk_blocks);
+    const auto leased = lease_until(chunk_blocks, kNoDeadline);
     if (!leased.ok()) log::debug("leasing ahead: {}", leased.error().message());
     leasing_ahead_.store(false, std::memory_order_release);
   });

@@ -58,7 +58,8 @@ Result<Pieces> ManagerImpl::map(Inode& inode, std::uint64_t offset, std::uint64_
   return pieces;
 }
 
-Task<Result<WritePlan>> ManagerImpl::plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length) {
+Task<Result<WritePlan>> ManagerImpl::plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length,
+                                                TimePoint limit) {
   CO_RETURN_IF_ERROR(writable());
   if (length == 0) co_return Error(Errc::kInvalid, "write");
   if (offset > kMaxFileBytes || length > kMaxFileBytes - offset) co_return Error(Errc::kTooBig, "write");
@@ -103,7 +104,7 @@ Task<Result<WritePlan>> ManagerImpl::plan_write(InodeRef inode, std::uint64_t of
 
   std::vector<SpaceRun> space;
   if (missing != 0 && !allocator_->allocate(missing / kBlockBytes, hint, space)) {
-    CO_ASSIGN_OR_RETURN(space, co_await reserve_space(missing / kBlockBytes, hint));
+    CO_ASSIGN_OR_RETURN(space, co_await reserve_space(missing / kBlockBytes, hint, limit));
   }
   if (missing != 0) lease_ahead();
 

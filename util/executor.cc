@@ -5,7 +5,10 @@
 namespace rmemfs {
 namespace {
 thread_local Executor* current_executor = nullptr;
-}
+
+constexpr std::chrono::milliseconds kLate{1000};  // between two calls of run_timers()
+constexpr std::chrono::milliseconds kGrace{1000};
+}  // namespace
 
 Executor& Executor::current() {
   CHECK(current_executor != nullptr);
@@ -13,6 +16,31 @@ Executor& Executor::current() {
 }
 
 Executor* Executor::set_current(Executor* executor) { return std::exchange(current_executor, executor); }
+
+void Executor::set(Timer& timer, TimePoint at) {
+  CHECK(!timer.set_);
+  if (at == kNoDeadline) return;
+  if (timers_.empty()) timers_seen_ = MonoClock::now();
+  timer.place_ = timers_.emplace(at, &timer);
+  timer.set_ = true;
+}
+
+void Executor::unset(Timer& timer) {
+  if (!timer.set_) return;
+  timers_.erase(timer.place_);
+  timer.set_ = false;
+}
+
+void Executor::run_timers(TimePoint now) {
+  if (now - timers_seen_ > kLate) timers_held_ = now + kGrace;
+  timers_seen_ = now;
+  if (now < timers_held_) return;
+  while (!timers_.empty() && timers_.begin()->first <= now) {
+    Timer& timer = *timers_.begin()->second;
+    unset(timer);
+    timer.expired();
+  }
+}
 
 LoopExecutor::LoopExecutor() : previous_(set_current(this)) {}
 LoopExecutor::~LoopExecutor() { set_current(previous_); }
@@ -29,7 +57,12 @@ void LoopExecutor::run_until(const bool& done) {
     std::coroutine_handle<> next;
     {
       std::unique_lock lock(mutex_);
-      if (queue_.empty() && !on_idle) wakeup_.wait(lock, [&] { return !queue_.empty(); });
+      if (queue_.empty() && !on_idle) {
+        if (has_timers())
+          wakeup_.wait_for(lock, kTimerTick, [&] { return !queue_.empty(); });
+        else
+          wakeup_.wait(lock, [&] { return !queue_.empty(); });
+      }
       if (!queue_.empty()) {
         next = queue_.front();
         queue_.pop_front();
@@ -37,8 +70,9 @@ void LoopExecutor::run_until(const bool& done) {
     }
     if (next)
       next.resume();
-    else
+    else if (on_idle)
       on_idle();
+    if (has_timers()) run_timers(MonoClock::now());
   }
 }
 

@@ -1,13 +1,14 @@
 // Executor: where a suspended coroutine resumes. A lane is one; LoopExecutor is one for tools and tests.
 //
 // A coroutine that suspends on something another thread finishes remembers Executor::current() and is resumed by
-// post(), so it always continues on its own thread ("in its lane").
+// post(), so it always continues on its own thread ("in its lane"). One that waits only for so long has a Timer there.
 #pragma once
 
 #include <condition_variable>
 #include <coroutine>
 #include <deque>
 #include <functional>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -29,9 +30,37 @@ class Executor {
   // The executor whose thread this is; CHECKs that there is one.
   static Executor& current();
 
+  // Something that is to happen on the executor's thread once `at` has passed. Owned by whoever waits.
+  class Timer {
+   public:
+    virtual ~Timer() = default;
+    virtual void expired() = 0;  // after it was taken out; does not resume a coroutine inside the call, but posts it
+
+   private:
+    friend class Executor;
+    std::multimap<TimePoint, Timer*>::iterator place_;
+    bool set_ = false;
+  };
+  // Its own thread only. A timer is set once at a time; unset() of one that is not set does nothing.
+  void set(Timer& timer, TimePoint at);
+  void unset(Timer& timer);
+
  protected:
+  // For the executor's loop, which calls run_timers() at least every kTimerTick while has_timers().
+  //
+  // When the calls come late, the thread did not run (its process was frozen, or there was no processor): what a timer
+  // limits may have happened meanwhile and wait to be seen, so timers are held back a while longer.
+  bool has_timers() const { return !timers_.empty(); }
+  void run_timers(TimePoint now);
+  static constexpr std::chrono::milliseconds kTimerTick{50};
+
   // Makes `executor` (or none) the calling thread's current one; returns the one before.
   static Executor* set_current(Executor* executor);
+
+ private:
+  std::multimap<TimePoint, Timer*> timers_;
+  TimePoint timers_seen_{};  // when run_timers() was last called, or the first timer set
+  TimePoint timers_held_{};  // no timer expires before
 };
 
 // Runs posted coroutines on the thread that calls run(). For tools, tests and helper threads.

@@ -1,7 +1,5 @@
 #include "util/range_lock.h"
 
-#include <vector>
-
 namespace rmemfs {
 
 bool RangeLock::blocked(Entries::iterator entry) {
@@ -11,19 +9,35 @@ bool RangeLock::blocked(Entries::iterator entry) {
   return false;
 }
 
+void RangeLock::remove(Entries::iterator entry,
+                       std::vector<std::pair<Executor*, std::coroutine_handle<>>>& resume) {
+  entries_.erase(entry);
+  for (auto it = entries_.begin(); it != entries_.end(); ++it) {
+    // An entry without a handle has not suspended yet: its own await_suspend looks again.
+    if (it->granted || !it->handle || blocked(it)) continue;
+    it->granted = true;
+    resume.emplace_back(it->executor, it->handle);
+  }
+}
+
 void RangeLock::unlock(Entries::iterator entry) {
   std::vector<std::pair<Executor*, std::coroutine_handle<>>> resume;
   {
     MutexLock guard(mutex_);
-    entries_.erase(entry);
-    for (auto it = entries_.begin(); it != entries_.end(); ++it) {
-      // An entry without a handle has not suspended yet: its own await_suspend looks again.
-      if (it->granted || !it->handle || blocked(it)) continue;
-      it->granted = true;
-      resume.emplace_back(it->executor, it->handle);
-    }
+    remove(entry, resume);
   }
   for (auto& [executor, handle] : resume) executor->post(handle);
+}
+
+bool RangeLock::give_up(Entries::iterator entry) {
+  std::vector<std::pair<Executor*, std::coroutine_handle<>>> resume;
+  {
+    MutexLock guard(mutex_);
+    if (entry->granted) return false;
+    remove(entry, resume);
+  }
+  for (auto& [executor, handle] : resume) executor->post(handle);
+  return true;
 }
 
 bool RangeLock::idle() const {

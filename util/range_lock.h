@@ -5,12 +5,15 @@
 // other, and disjoint requests run side by side.
 // Invariants: granted ranges do not conflict; a request waits if it conflicts with a granted range or with an EARLIER
 // waiting one (first come, first served: no starvation).
-// Bound on waiting: a holder always finishes by its remote operations' deadline.
+// Bound on waiting: each request says until when it waits. A holder finishes by its remote operations' deadline, but
+// those who wait behind it would otherwise add theirs one after the other.
 #pragma once
 
 #include <coroutine>
 #include <cstdint>
 #include <list>
+#include <utility>
+#include <vector>
 
 #include "util/executor.h"
 #include "util/mutex.h"
@@ -24,8 +27,9 @@ class RangeLock {
   // Held range; releases in its destructor (any thread). Movable.
   class Guard;
 
-  // co_await range_lock.lock(begin, end, mode) -> Guard. `end` is exclusive; UINT64_MAX is the end of every file.
-  auto lock(std::uint64_t begin, std::uint64_t end, Mode mode);
+  // co_await range_lock.lock(begin, end, mode, deadline) -> Guard, which holds nothing when the deadline passed first.
+  // `end` is exclusive; UINT64_MAX is the end of every file.
+  auto lock(std::uint64_t begin, std::uint64_t end, Mode mode, TimePoint deadline);
 
   bool idle() const;
 
@@ -46,6 +50,10 @@ class RangeLock {
   }
   bool blocked(Entries::iterator entry);  // conflicts with anything before it in the list
   void unlock(Entries::iterator entry);
+  bool give_up(Entries::iterator entry);  // false: it is granted already
+
+  // Takes the entry out and lets those go on that waited for it.
+  void remove(Entries::iterator entry, std::vector<std::pair<Executor*, std::coroutine_handle<>>>& resume);
 
   mutable Mutex mutex_{LockRank::kRangeLock};
   Entries entries_;  // granted and waiting, in order of arrival; guarded by mutex_
@@ -63,6 +71,7 @@ class RangeLock::Guard {
     return *this;
   }
   ~Guard() { release(); }
+  explicit operator bool() const { return lock_ != nullptr; }
   void release() {
     if (lock_ != nullptr) std::exchange(lock_, nullptr)->unlock(entry_);
   }
@@ -72,12 +81,11 @@ class RangeLock::Guard {
   Entries::iterator entry_{};
 };
 
-struct RangeLock::Awaiter {
-  RangeLock& lock;
-  std::uint64_t begin;
-  std::uint64_t end;
-  Mode mode;
-  Entries::iterator entry{};
+struct RangeLock::Awaiter final : Executor::Timer {
+  Awaiter(RangeLock& of, std::uint64_t from, std::uint64_t to, Mode how, TimePoint until)
+      : lock(of), begin(from), end(to), mode(how), deadline(until) {}
+  Awaiter(const Awaiter&) = delete;
+  Awaiter& operator=(const Awaiter&) = delete;
 
   bool await_ready() {
     MutexLock guard(lock.mutex_);
@@ -85,21 +93,44 @@ struct RangeLock::Awaiter {
     return !lock.blocked(entry) || (entry->granted = false);
   }
   bool await_suspend(std::coroutine_handle<> h) {
-    Executor& executor = Executor::current();
-    MutexLock guard(lock.mutex_);
-    if (!lock.blocked(entry)) {  // freed between await_ready and here
-      entry->granted = true;
-      return false;
+    executor = &Executor::current();
+    {
+      MutexLock guard(lock.mutex_);
+      if (!lock.blocked(entry)) {  // freed between await_ready and here
+        entry->granted = true;
+        return false;
+      }
+      entry->executor = executor;
+      entry->handle = h;
     }
-    entry->executor = &executor;
-    entry->handle = h;
+    // Granted meanwhile, it is resumed by this thread all the same, and so later.
+    handle = h;
+    executor->set(*this, deadline);
     return true;
   }
-  Guard await_resume() { return Guard(lock, entry); }
+  Guard await_resume() {
+    if (executor != nullptr) executor->unset(*this);
+    return late ? Guard() : Guard(lock, entry);
+  }
+  void expired() override {
+    if (!lock.give_up(entry)) return;
+    late = true;
+    executor->post(handle);
+  }
+
+  RangeLock& lock;
+  const std::uint64_t begin;
+  const std::uint64_t end;
+  const Mode mode;
+  const TimePoint deadline;
+  Entries::iterator entry{};
+  Executor* executor = nullptr;
+  std::coroutine_handle<> handle;
+  bool late = false;
 };
 
-inline auto RangeLock::lock(std::uint64_t begin, std::uint64_t end, Mode mode) {
-  return Awaiter{*this, begin, end, mode};
+inline auto RangeLock::lock(std::uint64_t begin, std::uint64_t end, Mode mode, TimePoint deadline) {
+  return Awaiter(*this, begin, end, mode, deadline);
 }
 
 }  // namespace rmemfs

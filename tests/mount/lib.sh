@@ -74,7 +74,12 @@ reap() {
 }
 # ended NAME SECONDS: true once the process has ended (it may be a zombie of ours).
 ended() { wait_for "$2" eval "! kill -0 ${PID[$1]} 2>/dev/null || grep -q '^State:.Z' /proc/${PID[$1]}/status"; }
-signal() { kill "-$1" "${PID[$2]}"; }
+# signal SIGNAL NAME: STOP returns once every thread has stopped, which the signal alone only begins.
+signal() {
+  kill "-$1" "${PID[$2]}"
+  [ "$1" != STOP ] || wait_for 10 frozen "${PID[$2]}" || fail "$2 does not stop"
+}
+frozen() { ! grep -q '^State:.[^TZ]' /proc/"$1"/task/*/status; }
 kill_now() { kill -9 "${PID[$1]}" 2>/dev/null || true; reap "$1" || true; }
 
 cpu_ticks() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"; }

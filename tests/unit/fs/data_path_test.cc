@@ -46,6 +46,34 @@ BOOST_AUTO_TEST_CASE(an_operation_that_is_never_answered_ends_at_its_deadline) {
   BOOST_TEST((took >= std::chrono::milliseconds(190) && took < std::chrono::milliseconds(2000)));
 }
 
+BOOST_AUTO_TEST_CASE(requests_for_the_same_bytes_do_not_wait_one_deadline_after_the_other) {
+  Fixture fixture;
+  Files files(fixture, 300);
+  const InodeNumber ino = files.create("file");
+  BOOST_REQUIRE(files.write(ino, 0, std::string(4096, 'a')).ok());
+  files.faults.drop = 1000;
+  ConnectionSet deaf(1, files.mount.loop, [&files](NodeId, std::uint32_t) -> Result<std::unique_ptr<Connection>> {
+    return std::make_unique<FaultyConnection>(std::make_unique<MemoryConnection>(files.memory), files.faults);
+  });
+  constexpr int kWriters = 8;
+  int ended = 0;
+  const std::string bytes(4096, 'b');
+  const auto write = [](Files& f, ConnectionSet& on, InodeNumber file, const std::string& from, int& done) -> Task<void> {
+    const auto result = co_await f.fs.write(RequestContext{&on, 0, 0, 0}, file, 0, as_bytes(std::string_view(from)), false);
+    BOOST_TEST((!result.ok() && result.error().code == Errc::kDeadline));
+    ++done;
+  };
+  const TimePoint began = MonoClock::now();
+  for (int i = 0; i < kWriters; ++i) spawn(write(files, deaf, ino, bytes, ended));
+  while (ended < kWriters && MonoClock::now() - began < std::chrono::seconds(10)) {
+    files.run([]() -> Task<void> { co_await Yield{}; }());
+    deaf.poll();
+  }
+  BOOST_REQUIRE(ended == kWriters);
+  // One after the other they would take 2.4 s: each its 300 ms, or the moment that a silent node is granted.
+  BOOST_TEST((MonoClock::now() - began < std::chrono::milliseconds(1300)));
+}
+
 BOOST_AUTO_TEST_CASE(a_torn_write_is_not_part_of_the_file) {
   Fixture fixture;
   Files files(fixture);

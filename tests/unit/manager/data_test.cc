@@ -18,7 +18,7 @@ struct Data : Fixture {
 
   Pieces map(std::uint64_t offset, std::uint64_t length) { return *m->manager->map(*f, offset, length); }
   WritePlan plan(std::uint64_t offset, std::uint64_t length) {
-    return m->must(m->manager->plan_write(f, offset, length));
+    return m->must(m->manager->plan_write(f, offset, length, deadline_after_ms(10000)));
   }
   void commit(const WritePlan& p, bool clear = false) { m->must(m->manager->commit_write(f, p, clear, 0)); }
   Attributes at() { return m->attributes(f); }
@@ -163,7 +163,7 @@ BOOST_AUTO_TEST_CASE(punching_frees_whole_blocks_and_zeroes_the_edges) {
 }
 
 BOOST_AUTO_TEST_CASE(allocated_space_reads_as_zeros_until_it_is_written) {
-  m->must(m->manager->allocate(f, 0, 10 * kBlock, false, 0));
+  m->must(m->manager->allocate(f, 0, 10 * kBlock, false, deadline_after_ms(10000), 0));
   BOOST_CHECK_EQUAL(at().size, 10 * kBlock);
   BOOST_CHECK_EQUAL(at().blocks, 10u);
   BOOST_CHECK_EQUAL(runs(0, 10 * kBlock), "");
@@ -173,7 +173,7 @@ BOOST_AUTO_TEST_CASE(allocated_space_reads_as_zeros_until_it_is_written) {
   commit(p);
   BOOST_CHECK_EQUAL(runs(0, 10 * kBlock), "8192-16384 ");
   BOOST_CHECK_EQUAL(at().blocks, 10u);
-  m->must(m->manager->allocate(f, 0, 20 * kBlock, true, 0));
+  m->must(m->manager->allocate(f, 0, 20 * kBlock, true, deadline_after_ms(10000), 0));
   BOOST_CHECK_EQUAL(at().size, 10 * kBlock);
   BOOST_CHECK_EQUAL(at().blocks, 20u);
 }
@@ -181,7 +181,7 @@ BOOST_AUTO_TEST_CASE(allocated_space_reads_as_zeros_until_it_is_written) {
 BOOST_AUTO_TEST_CASE(seek_finds_data_and_holes) {
   m->write(f, 2 * kBlock, kBlock);
   m->write(f, 6 * kBlock, 10);
-  m->must(m->manager->allocate(f, 4 * kBlock, kBlock, true, 0));
+  m->must(m->manager->allocate(f, 4 * kBlock, kBlock, true, deadline_after_ms(10000), 0));
   const auto seek = [&](std::uint64_t offset, bool hole) { return m->manager->seek(*f, offset, hole); };
   BOOST_CHECK_EQUAL(*seek(0, false), 2 * kBlock);
   BOOST_CHECK_EQUAL(*seek(2 * kBlock + 7, false), 2 * kBlock + 7);
@@ -215,7 +215,7 @@ BOOST_AUTO_TEST_CASE(a_full_file_system_changes_nothing_and_freeing_makes_room) 
   BOOST_CHECK_EQUAL(written, setup.pool_bytes);
   BOOST_CHECK_EQUAL(at().size, written);
   BOOST_CHECK_EQUAL(free_bytes(), 0u);
-  BOOST_CHECK(m->error(m->manager->allocate(f, written, kBlock, false, 0)) == Errc::kNoSpace);
+  BOOST_CHECK(m->error(m->manager->allocate(f, written, kBlock, false, deadline_after_ms(10000), 0)) == Errc::kNoSpace);
   BOOST_CHECK_EQUAL(at().size, written);
   const auto g = m->file(root, "g");  // names need no space
   truncate(written / 2);

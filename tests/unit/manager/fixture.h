@@ -264,7 +264,7 @@ class Mount {
   }
   Attributes attributes(const InodeRef& inode) { return manager->attributes(*inode); }
   Result<void> try_write(const InodeRef& inode, std::uint64_t offset, std::uint64_t length) {
-    auto plan = run(manager->plan_write(inode, offset, length));
+    auto plan = run(manager->plan_write(inode, offset, length, deadline_after_ms(10000)));
     if (!plan.ok()) return std::move(plan).error();
     return run(manager->commit_write(inode, *plan, false, 0));
   }

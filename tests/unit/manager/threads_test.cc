@@ -90,14 +90,14 @@ class Worker {
     if (!found.ok()) co_return found.error();
     const InodeRef inode = *found;
     if (!S_ISREG(manager_.attributes(*inode).mode)) co_return success();
-    const auto guard = co_await inode->range_lock.lock(0, UINT64_MAX, RangeLock::Mode::kExclusive);
+    const auto guard = co_await inode->range_lock.lock(0, UINT64_MAX, RangeLock::Mode::kExclusive, kNoDeadline);
     if (manager_.attributes(*inode).nlink == 0) co_return success();
     if (random_() % 3 == 0) {
       const auto cut = co_await manager_.truncate(inode, random_() % 50000, {}, 0);
       if (!cut.ok()) co_return cut.error();
       co_return success();
     }
-    const auto plan = co_await manager_.plan_write(inode, random_() % 100000, 1 + random_() % 20000);
+    const auto plan = co_await manager_.plan_write(inode, random_() % 100000, 1 + random_() % 20000, deadline_after_ms(10000));
     if (!plan.ok()) co_return plan.error();
     co_return co_await manager_.commit_write(inode, *plan, false, 0);
   }

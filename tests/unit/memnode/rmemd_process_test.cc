@@ -59,6 +59,13 @@ class Process {
     pid_ = -1;
     return status;
   }
+  // Every thread has stopped when it returns: the signal alone only begins it.
+  void freeze() {
+    ::kill(pid_, SIGSTOP);
+    int status = 0;
+    BOOST_REQUIRE(::waitpid(pid_, &status, WUNTRACED) == pid_);
+    BOOST_REQUIRE(WIFSTOPPED(status));
+  }
   int exit_status() {
     const int status = end(0);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
@@ -146,7 +153,7 @@ BOOST_AUTO_TEST_CASE(frozen_it_gives_deadlines_and_thawed_it_answers) {
   ready(node);
   const auto client = place.client();
   BOOST_REQUIRE(client->heartbeat(5000).ok());
-  ::kill(node.pid(), SIGSTOP);
+  node.freeze();
   const auto start = std::chrono::steady_clock::now();
   const auto late = client->heartbeat(300);
   BOOST_TEST((!late.ok() && late.error().code == Errc::kDeadline));

@@ -372,7 +372,7 @@ void must_mount(Image& image) {
     NewNode node;
     node.mode = S_IFREG | 0644;
     const InodeRef made = *loop.run(manager.make_node(*manager.get(kRootInode), "new", node, 0));
-    const auto plan = loop.run(manager.plan_write(made, 0, 4096));
+    const auto plan = loop.run(manager.plan_write(made, 0, 4096, deadline_after_ms(10000)));
     BOOST_REQUIRE(plan.ok());
     BOOST_CHECK(loop.run(manager.commit_write(made, *plan, false, 0)).ok());
   });

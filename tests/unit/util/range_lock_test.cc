@@ -18,8 +18,13 @@ struct Held {
 };
 
 Task<void> take(RangeLock& lock, std::uint64_t begin, std::uint64_t end, RangeLock::Mode mode, Held& held,
-                std::vector<int>& order, int number) {
-  held.guard.emplace(co_await lock.lock(begin, end, mode));
+                std::vector<int>& order, int number, TimePoint deadline) {
+  RangeLock::Guard guard = co_await lock.lock(begin, end, mode, deadline);
+  if (!guard) {
+    order.push_back(-number);
+    co_return;
+  }
+  held.guard.emplace(std::move(guard));
   order.push_back(number);
 }
 
@@ -29,8 +34,16 @@ struct RangeLockFixture {
   std::vector<Held> held = std::vector<Held>(8);
   std::vector<int> order;
 
-  void start(int number, std::uint64_t begin, std::uint64_t end, RangeLock::Mode mode) {
-    spawn(take(lock, begin, end, mode, held[static_cast<std::size_t>(number)], order, number));
+  void start(int number, std::uint64_t begin, std::uint64_t end, RangeLock::Mode mode,
+             TimePoint deadline = kNoDeadline) {
+    spawn(take(lock, begin, end, mode, held[static_cast<std::size_t>(number)], order, number, deadline));
+  }
+  // Lets time pass on the executor until `count` requests have an answer, or for 5 s.
+  void answered(std::size_t count) {
+    const TimePoint limit = deadline_after_ms(5000);
+    while (order.size() < count && MonoClock::now() < limit) {
+      executor.run([]() -> Task<void> { co_await Yield(); }());
+    }
   }
   void release(int number) {
     held[static_cast<std::size_t>(number)].guard.reset();
@@ -81,6 +94,40 @@ BOOST_AUTO_TEST_CASE(a_moved_guard_releases_once) {
   }
   BOOST_TEST(lock.idle());
 }
+BOOST_AUTO_TEST_CASE(who_waits_until_its_deadline_gets_nothing_and_lets_others_go_on) {
+  start(0, 0, 100, kShared);
+  start(1, 0, 100, kExclusive, deadline_after_ms(30));
+  start(2, 0, 100, kShared, deadline_after_ms(30000));  // behind 1 only
+  start(3, 0, 100, kExclusive, deadline_after_ms(30));
+  const TimePoint began = MonoClock::now();
+  answered(4);
+  BOOST_TEST((MonoClock::now() - began < std::chrono::milliseconds(2000)));
+  BOOST_TEST((!granted(1) && granted(2) && !granted(3)));
+  BOOST_TEST(order.size() == 4u);
+  release(0);
+  release(2);
+  BOOST_TEST(lock.idle());
+}
+BOOST_AUTO_TEST_CASE(a_deadline_that_passes_after_the_grant_changes_nothing) {
+  start(0, 0, 100, kExclusive);
+  start(1, 0, 100, kExclusive, deadline_after_ms(20));
+  release(0);
+  BOOST_TEST(granted(1));
+  const TimePoint later = deadline_after_ms(60);
+  while (MonoClock::now() < later) executor.run([]() -> Task<void> { co_await Yield(); }());
+  BOOST_TEST((order == std::vector<int>{0, 1}));
+  release(1);
+  BOOST_TEST(lock.idle());
+}
+BOOST_AUTO_TEST_CASE(a_deadline_that_passed_while_the_thread_did_not_run_is_held_back) {
+  start(0, 0, 100, kExclusive);
+  start(1, 0, 100, kExclusive, deadline_after_ms(20));
+  std::this_thread::sleep_for(std::chrono::milliseconds(1200));  // as when the process is frozen
+  executor.run([]() -> Task<void> { co_await Yield(); }());
+  BOOST_TEST((order == std::vector<int>{0}));
+  release(0);  // the holder's answer was there, and is seen now
+  BOOST_TEST(granted(1));
+}
 BOOST_AUTO_TEST_CASE(threads_never_hold_conflicting_ranges) {
   std::vector<std::atomic<int>> bytes(64);  // -1: a writer, n: readers
   std::atomic<int> conflicts{0};
@@ -94,7 +141,7 @@ BOOST_AUTO_TEST_CASE(threads_never_hold_conflicting_ranges) {
         const auto mode = random() % 3 == 0 ? kExclusive : kShared;
         own.run([](RangeLock& l, std::uint64_t b, std::uint64_t e, RangeLock::Mode m, std::vector<std::atomic<int>>& at,
                    std::atomic<int>& bad) -> Task<void> {
-          const RangeLock::Guard guard = co_await l.lock(b, e, m);
+          const RangeLock::Guard guard = co_await l.lock(b, e, m, kNoDeadline);
           for (std::uint64_t n = b; n < e; ++n) {
             if (m == kExclusive ? at[n].exchange(-1) != 0 : at[n].fetch_add(1) < 0) ++bad;
           }
