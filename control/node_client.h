@@ -24,6 +24,7 @@ struct NodeDescription {
   std::uint8_t persist_method = 0;  // PersistMethod
   std::string version;              // of the program
   std::uint64_t pid = 0;
+  std::string pool_path;  // where its memory is kept; empty: nowhere, it ends with the process
 };
 
 struct LeasedRegion {

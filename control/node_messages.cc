@@ -58,6 +58,7 @@ void write_message(const NodeDescription& description, node::DescribeReply& mess
   message.set_persist_method(description.persist_method);
   message.set_version(description.version);
   message.set_pid(description.pid);
+  message.set_pool_path(description.pool_path);
 }
 
 Result<FileSystemIdentity> read_message(const node::FileSystem& message) {
@@ -108,6 +109,7 @@ Result<NodeDescription> read_message(const node::DescribeReply& message) {
   description.persist_method = static_cast<std::uint8_t>(message.persist_method());
   description.version = message.version();
   description.pid = message.pid();
+  description.pool_path = message.pool_path();
   return description;
 }
 

@@ -108,6 +108,7 @@ Result<NodeDescription> MemoryNode::describe() {
   description.persist_method = static_cast<std::uint8_t>(pool_.durability().method);
   description.version = RMEMFS_VERSION;
   description.pid = static_cast<std::uint64_t>(::getpid());
+  description.pool_path = pool_.path();
   return description;
 }
 
@@ -174,7 +175,7 @@ Result<std::shared_ptr<TargetRegion>> MemoryNode::open_region(const Uuid& file_s
   if (generation != pool_.generation()) return Error(Errc::kRegionLost, "region open");
   MutexLock lock(mutex_);
   const std::optional<PoolRegion> region = pool_.find_region(id);
-  if (!region) return Error(Errc::kNotFound, "region open");
+  if (!region) return Error(Errc::kRegionLost, "region open");  // C6: whoever names it had it once
   if (region->file_system != file_system || !region->key.matches(key)) return Error(Errc::kRefused, "region open");
   std::shared_ptr<OpenRegion>& open = open_[id];
   if (open == nullptr) open = std::make_shared<OpenRegion>(pool_, *region);

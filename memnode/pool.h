@@ -49,6 +49,7 @@ class Pool {
   DurabilityDescriptor durability() const { return memory_->durability(); }
   std::span<std::byte> bytes() const { return memory_->bytes(); }
   int fd() const { return memory_->fd(); }
+  const std::string& path() const { return memory_->path(); }
   Result<void> persist(std::uint64_t offset, std::uint64_t length);
 
   std::uint64_t free_bytes() const;

@@ -36,7 +36,8 @@ class PoolMemory {
 
   std::span<std::byte> bytes() const { return bytes_; }
   int fd() const { return fd_.get(); }
-  bool fresh() const { return fresh_; }  // all zeros, to be formatted
+  const std::string& path() const { return path_; }  // empty: anonymous
+  bool fresh() const { return fresh_; }              // all zeros, to be formatted
   const PoolLayout& layout() const { return layout_; }
   DurabilityDescriptor durability() const;
   bool keeps_contents() const { return persistent_; }  // over a restart of the host

@@ -266,7 +266,7 @@ Result<Uuid> format_file_system(const FormatOptions& given, FormatReport* report
   FormatReport& report = report_out != nullptr ? *report_out : discarded;
   report = {};
   RETURN_IF_ERROR(check_options(options));
-  ASSIGN_OR_RETURN(const Survey found, survey(options));
+  ASSIGN_OR_RETURN(Survey found, survey(options));
   RETURN_IF_ERROR(check_journal_place(options, found));
   const Superblock superblock = new_superblock(options);
   report.uuid = superblock.uuid;
@@ -275,7 +275,11 @@ Result<Uuid> format_file_system(const FormatOptions& given, FormatReport* report
   RETURN_IF_ERROR(introduce(options, nodes, superblock));
 
   if (found.missing && ::mkdir(options.directory.c_str(), 0700) != 0) return local(options.directory, errno);
-  ASSIGN_OR_RETURN(const UniqueFd lock, lock_directory(options.directory, LockMode::kExclusive, "made by mkfs.rmemfs"));
+  UniqueFd lock;
+  if (!options.locked) {
+    ASSIGN_OR_RETURN(lock, lock_directory(options.directory, LockMode::kExclusive, "made by mkfs.rmemfs"));
+    ASSIGN_OR_RETURN(found, survey(options));  // somebody else may have made one before the lock was ours
+  }
   RETURN_IF_ERROR(remove_old(options, found, report));
   RETURN_IF_ERROR(make_journal(options, superblock));
   RETURN_IF_ERROR(make_store(options, superblock));

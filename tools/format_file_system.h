@@ -30,6 +30,7 @@ struct FormatOptions {
   std::string journal_path;       // empty: DIR/journal; a relative one is relative to the working directory
   std::uint64_t local_bytes = 0;  // for `rmemfs --local`
   std::string local_pool;
+  bool locked = false;              // the caller holds the directory's exclusive lock
   bool force = false;               // make it again over an rmemfs file system that is there
   bool dry_run = false;             // all checks, nothing is changed
   std::uint32_t timeout_ms = 5000;  // for each call of a node

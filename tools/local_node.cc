@@ -22,6 +22,7 @@ namespace rmemfs {
 namespace {
 
 constexpr std::uint32_t kStartMs = 10000, kStopMs = 5000;
+constexpr const char* kPoolPrefix = "/dev/shm/rmemfs-";
 
 std::string socket_of(const LocalNode& node) { return node.directory + "/node.sock"; }
 
@@ -53,16 +54,44 @@ std::string last_line(const std::string& path) {
   return last;
 }
 
+bool is_local_pool(const std::string& path) {
+  const std::size_t length = new_local_pool().size();
+  return path.size() == length && path.starts_with(kPoolPrefix) && path.ends_with(".pool");
+}
+
+// Its bytes would be taken for this file system's.
+Error foreign(const LocalNode& node, const NodeDescription& description) {
+  return Error(Errc::kInvalid, "",
+               socket_of(node) + " is served by another memory node (pid " + std::to_string(description.pid) +
+                   ", pool " + (description.pool_path.empty() ? "anonymous" : description.pool_path) +
+                   "); end it first");
+}
+
 Error failed(const LocalNode& node, const std::string& why) {
   return Error(Errc::kUnreachable, "private memory node", why + " (" + node.directory + "/node.log)");
 }
 
 }  // namespace
 
-std::string new_local_pool() { return "/dev/shm/rmemfs-" + Uuid::random().to_string() + ".pool"; }
+std::string new_local_pool() { return kPoolPrefix + Uuid::random().to_string() + ".pool"; }
+
+Result<void> remove_unfinished_node(const std::string& directory) {
+  LocalNode node{directory, {}, 0};
+  const auto description = describe(node);
+  if (!description.ok()) return {};
+  node.pool = description->pool_path;
+  if (!is_local_pool(node.pool) || description->regions != 0) return foreign(node, *description);
+  stop_local_node(node);
+  if (describe(node).ok()) return foreign(node, *description);
+  ::unlink(node.pool.c_str());
+  return {};
+}
 
 Result<void> start_local_node(const LocalNode& node) {
-  if (describe(node).ok()) return {};
+  if (const auto description = describe(node); description.ok()) {
+    if (description->pool_path != node.pool) return foreign(node, *description);
+    return {};
+  }
   const std::string program = find_rmemd();
   const std::string size = std::to_string(node.size_bytes), listen = "unix:" + socket_of(node);
   const std::string log_path = node.directory + "/node.log";

@@ -22,8 +22,12 @@ struct LocalNode {
   std::uint64_t size_bytes = 0;
 };
 
-// Returns once the node answers. kUnreachable with the last line of DIR/node.log when it does not start.
+// Returns once the node answers. kUnreachable with the last line of DIR/node.log when it does not start; kInvalid when
+// another pool's node answers at DIR/node.sock.
 Result<void> start_local_node(const LocalNode& node);
+// Ends a node that a first mount left behind when it was killed before it had made the file system, and removes its
+// pool. The caller holds the directory's lock and has found no superblock. kInvalid when the node is somebody else's.
+Result<void> remove_unfinished_node(const std::string& directory);
 // Asks it to end and waits for that, for a few seconds. A node that does not answer is left alone.
 void stop_local_node(const LocalNode& node);
 // A name for a new pool file.

@@ -103,6 +103,7 @@ class MountDaemon {
   Result<void> run(const std::function<void()>& on_serving);
 
  private:
+  std::string lock_purpose() const { return "mounted on " + job_.mountpoint + " by rmemfs"; }
   Result<void> make_local();
   Result<void> open();
   Result<void> mount();
@@ -127,8 +128,15 @@ class MountDaemon {
   std::unique_ptr<AdminServer> admin_;
 };
 
-// Makes the file system of `--local` where there is none yet, with its memory node, which goes on running.
+// Makes the file system of `--local` where there is none yet, with its memory node, which goes on running. Under the
+// directory's lock from the beginning: of two first mounts one makes it, and the other is refused.
 Result<void> MountDaemon::make_local() {
+  if (::mkdir(job_.directory.c_str(), 0700) != 0 && errno != EEXIST) {
+    return Error(errc_from_errno(errno), "metadata directory", job_.directory);
+  }
+  ASSIGN_OR_RETURN(lock_, lock_directory(job_.directory, LockMode::kExclusive, lock_purpose()));
+  if (load_superblock(job_.directory).ok()) return {};  // made by another one meanwhile
+  RETURN_IF_ERROR(remove_unfinished_node(job_.directory));
   const LocalNode node{job_.directory, new_local_pool(), *job_.local_bytes};
   RETURN_IF_ERROR(start_local_node(node));
   FormatOptions format;
@@ -136,6 +144,7 @@ Result<void> MountDaemon::make_local() {
   format.nodes = {kLocalNodeAddress};
   format.local_bytes = node.size_bytes;
   format.local_pool = node.pool;
+  format.locked = true;
   auto formatted = format_file_system(format);
   if (!formatted.ok()) {
     stop_local_node(node);
@@ -151,8 +160,9 @@ Result<void> MountDaemon::open() {
     RETURN_IF_ERROR(make_local());
   }
   // The private node belongs to whoever holds the lock: only then is it started, and in the end stopped.
-  const std::string purpose = "mounted on " + job_.mountpoint + " by rmemfs";
-  ASSIGN_OR_RETURN(lock_, lock_directory(job_.directory, LockMode::kExclusive, purpose));
+  if (!lock_.valid()) {
+    ASSIGN_OR_RETURN(lock_, lock_directory(job_.directory, LockMode::kExclusive, lock_purpose()));
+  }
   ASSIGN_OR_RETURN(const Superblock superblock, load_superblock(job_.directory));
   if (superblock.local_bytes != 0) {
     local_ = LocalNode{job_.directory, superblock.local_pool, superblock.local_bytes};

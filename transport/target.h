@@ -38,7 +38,7 @@ class RegionSource {
   // A stream introduces itself. Raises the epoch if it is newer (ending older sessions), refuses an older one (kFenced)
   // or a wrong key (kRefused).
   virtual Result<void> admit(const SessionId& session, const AccessKey& file_system_key) = 0;
-  // kRegionLost (other generation), kNotFound, kRefused (other file system or key).
+  // kRegionLost (other generation, or no longer leased), kRefused (other file system or key).
   virtual Result<std::shared_ptr<TargetRegion>> open_region(const Uuid& file_system, RegionId id, Generation generation,
                                                             const AccessKey& key) = 0;
   // shm: the pool's file, to be passed to a same-host agent, and the size to map. kNotSupported if it cannot be shared.

@@ -5,7 +5,25 @@ daemon_pid() { rmemctl status --json "$MNT" | json "d['pid']"; }
 node_pid() { cat "$DIR/node.pid"; }
 free_again() { wait_for 15 flock -n "$DIR/lock" true || fail "the daemon is still there 15 s after umount"; unset "PID[daemon]"; }
 start() { within 10000 "$1" rmemfs --local 512M "$DIR" "$MNT"; PID[daemon]=$(daemon_pid); }
+say "a node that is not its own is not taken; one that a killed first mount left is"
+mkdir -p "$DIR"
+rmemd --size 8M --pool "/dev/shm/rmemfs-test.$$.foreign" --listen "unix:$DIR/node.sock" >>"$WORK/foreign.log" 2>&1 &
+PID[foreign]=$!
+wait_for 10 grep -q lending "$WORK/foreign.log" || fail "the foreign node does not start"
+status=0
+rmemfs --local 512M "$DIR" "$MNT" >"$WORK/refused.log" 2>&1 || status=$?
+[ $status != 0 ] || fail "it was mounted on another node's pool"
+grep -q "another memory node" "$WORK/refused.log" || fail "it does not say why: $(cat "$WORK/refused.log")"
+alive "${PID[foreign]}" || fail "the foreign node was ended"
+kill_now foreign
+left=/dev/shm/rmemfs-$(cat /proc/sys/kernel/random/uuid).pool
+rmemd --size 8M --pool "$left" --listen "unix:$DIR/node.sock" >>"$WORK/left.log" 2>&1 &
+PID[left]=$!
+wait_for 10 grep -q lending "$WORK/left.log" || fail "the node does not start"
 start "the first rmemfs --local"
+ended left 5 || fail "the node of an unfinished first mount is still there"
+reap left || true
+[ ! -e "$left" ] || { rm -f "$left"; fail "its pool is still there"; }
 "$HELPERS/pattern" write "$MNT/file" 20000000 8
 [ "$(cat "/proc/$(node_pid)/comm")" = rmemd ] || fail "node.pid names no rmemd"
 unmount "$MNT"

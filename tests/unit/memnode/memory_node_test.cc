@@ -156,7 +156,7 @@ BOOST_AUTO_TEST_CASE(a_release_revokes_waits_zeroes_and_only_then_frees) {
     BOOST_TEST((*open)->revoked());
     BOOST_TEST(((*open)->memory[0] == std::byte{0x77}));  // zeroed after this
     BOOST_TEST(world.pool->free_bytes() == 0u);
-    check_error(world.node.open_region(world.who.uuid, region.id, region.generation, region.key), Errc::kNotFound);
+    check_error(world.node.open_region(world.who.uuid, region.id, region.generation, region.key), Errc::kRegionLost);
     // A late operation's bytes must not survive either.
     (*open)->memory[17] = std::byte{0x78};
   };
