@@ -30,6 +30,7 @@ using namespace std::chrono_literals;
 
 constexpr int kQuietIntervals = 64;   // empty apply intervals before the applier sleeps until it is woken
 constexpr auto kClockTick = 10ms;     // precision of deadlines
+constexpr auto kGrace = 1000ms;       // after a freeze
 constexpr auto kProgressTick = 50ms;  // how often a checkpoint looks again
 
 class JournalImpl final : public Journal {
@@ -274,18 +275,24 @@ void JournalImpl::run_syncer() {
 }
 
 void JournalImpl::run_clock() {
+  FreezeWatch watch;
+  TimePoint held{};  // nobody's deadline is judged before: after a freeze the other threads have something to catch up
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     if (!clock_armed_) {
       clock_wakeup_.wait(lock, [&] { return stopping_ || clock_armed_; });
+      watch.begin(MonoClock::now());
       continue;
     }
     clock_wakeup_.wait_for(lock, kClockTick, [&] { return stopping_; });
     clock_armed_ = false;
     lock.unlock();
     const TimePoint now = MonoClock::now();
-    core_->slots().expire(now);
-    group_.expire(now);
+    if (watch.frozen(now) != Duration::zero()) held = now + kGrace;
+    if (now >= held) {
+      core_->slots().expire(now);
+      group_.expire(now);
+    }
     const bool go_on = core_->slots().anyone_waits() || group_.waiting() != 0;
     lock.lock();
     if (go_on) clock_armed_ = true;

@@ -6,7 +6,8 @@
 //
 // Invariants:
 //   C1  post() accepts an operation and owns it until it is completed, either by returning kCompleted or by a later
-//       poll(). Every operation is completed exactly once, at the latest shortly after its deadline.
+//       poll(). Every operation is completed exactly once, at the latest shortly after its deadline. (A process that
+//       was frozen does not count that time: the deadlines of what it has under way are put off by it.)
 //   C2  A completed WRITE is *visible*: a later READ by anybody sees it. It is not *persistent*: only a completed
 //       PERSIST of the same region on the same Connection makes earlier completed WRITEs persistent, and only as far as
 //       the region's descriptor promises.

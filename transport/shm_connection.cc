@@ -132,6 +132,7 @@ bool ShmConnection::access(Operation& op, Region& region) {
 }
 
 void ShmConnection::wait(Operation& op, Region& region) {
+  if (!std::exchange(waited_, true)) watch_.begin(MonoClock::now());
   pending_.push_back({&op, &region});
   if (op.deadline < next_deadline_) {
     next_deadline_ = op.deadline;
@@ -177,8 +178,19 @@ void ShmConnection::submit() {
   if (link_.ready() && !output_.empty()) send(MonoClock::now());
 }
 
+// While this process did not run, the node may have answered in time: nobody was late but we.
+void ShmConnection::forgive(Duration frozen) {
+  for (Pending& pending : pending_) {
+    if (pending.op->deadline != kNoDeadline) pending.op->deadline += frozen;
+  }
+  if (next_deadline_ != kNoDeadline) next_deadline_ += frozen;
+}
+
 void ShmConnection::poll(std::vector<Operation*>& done) {
   const TimePoint now = MonoClock::now();
+  if (waited_) {
+    if (const Duration frozen = watch_.frozen(now); frozen != Duration::zero()) forgive(frozen);
+  }
   switch (link_.advance(now)) {
     case StreamLink::Event::kNone:
       break;
@@ -194,6 +206,7 @@ void ShmConnection::poll(std::vector<Operation*>& done) {
   if (link_.ready() && !output_.empty()) send(now);
   if (!pending_.empty() && !link_.ready()) link_.want();
   if (next_deadline_ != kNoDeadline) link_.wake_at(next_deadline_);
+  waited_ = !pending_.empty();
   if (completed_.empty()) return;
   done.insert(done.end(), completed_.begin(), completed_.end());
   completed_.clear();

@@ -70,6 +70,7 @@ class ShmConnection final : public Connection {
   void complete_pending(std::list<Pending>::iterator entry);
   void fail_all(Errc error);
   void expire(TimePoint now);
+  void forgive(Duration frozen);
 
   void refused();
   void mapped(TimePoint now);  // the link became ready
@@ -94,6 +95,8 @@ class ShmConnection final : public Connection {
   std::list<Pending> pending_;             // in the order of post()
   std::vector<Operation*> completed_;      // until the next poll()
   TimePoint next_deadline_ = kNoDeadline;  // at or before the earliest of pending_
+  FreezeWatch watch_;
+  bool waited_ = false;  // something has been pending since the last poll()
   std::uint64_t next_id_ = 1;
   bool fence_logged_ = false;
 

@@ -62,6 +62,7 @@ Posted TcpConnection::post(Operation& op) {
     count(statistics_, op);
     return Posted::kCompleted;
   }
+  if (!std::exchange(waited_, true)) watch_.begin(MonoClock::now());
   Entry& entry = take_entry(op);
   append(entry);
   ++unfinished_;
@@ -206,8 +207,19 @@ void TcpConnection::submit() {
   send(MonoClock::now());
 }
 
+// While this process did not run, the node may have answered in time: nobody was late but we.
+void TcpConnection::forgive(Duration frozen) {
+  for (Entry* entry = head_; entry != nullptr; entry = entry->next) {
+    if (entry->op->deadline != kNoDeadline) entry->op->deadline += frozen;
+  }
+  if (next_deadline_ != kNoDeadline) next_deadline_ += frozen;
+}
+
 void TcpConnection::poll(std::vector<Operation*>& done) {
   const TimePoint now = MonoClock::now();
+  if (waited_) {
+    if (const Duration frozen = watch_.frozen(now); frozen != Duration::zero()) forgive(frozen);
+  }
   const StreamLink::Event event = link_.advance(now);
   if (event == StreamLink::Event::kRefused) fail_all(link_.refusal().value_or(Errc::kRefused));
   // `now` may be older than the answer, and then the node would seem ahead of where it is.
@@ -217,6 +229,7 @@ void TcpConnection::poll(std::vector<Operation*>& done) {
   if (head_ != nullptr && !link_.ready()) link_.want();
   if (cursor_ != nullptr && link_.ready()) send(now);
   if (next_deadline_ != kNoDeadline) link_.wake_at(next_deadline_);
+  waited_ = head_ != nullptr;
   if (completed_.empty()) return;
   done.insert(done.end(), completed_.begin(), completed_.end());
   completed_.clear();

@@ -69,6 +69,7 @@ class TcpConnection final : public Connection {
   void fail_all(Errc error);
   void break_stream(TimePoint now, const char* why);
   void expire(TimePoint now);
+  void forgive(Duration frozen);
   void frame(Entry& entry);
   void unframe_from(Entry& first);  // first and all behind it, none touched
   void send(TimePoint now);
@@ -93,7 +94,9 @@ class TcpConnection final : public Connection {
   std::size_t unfinished_ = 0;
   std::size_t on_wire_ = 0;                // framed
   TimePoint next_deadline_ = kNoDeadline;  // at or before the earliest of all entries
-  std::vector<Operation*> completed_;      // until the next poll()
+  FreezeWatch watch_;
+  bool waited_ = false;                // something has been unfinished since the last poll()
+  std::vector<Operation*> completed_;  // until the next poll()
 
   std::vector<std::byte> input_;
   std::size_t input_begin_ = 0, input_end_ = 0;

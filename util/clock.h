@@ -15,6 +15,23 @@ using Duration = MonoClock::duration;
 inline TimePoint deadline_after_ms(std::uint64_t ms) { return MonoClock::now() + std::chrono::milliseconds(ms); }
 inline constexpr TimePoint kNoDeadline = TimePoint::max();
 
+// Tells a thread that keeps deadlines whether it was not running for long (its process was frozen, or there was no
+// processor): then what the deadlines limit may have happened meanwhile and wait to be seen. One thread.
+class FreezeWatch {
+ public:
+  void begin(TimePoint now) { seen_ = now; }
+  // Since begin() or the last call, when that was too long ago to be a tick; otherwise zero.
+  Duration frozen(TimePoint now) {
+    const Duration gap = now - seen_;
+    seen_ = now;
+    return gap > kLongestTick ? gap : Duration::zero();
+  }
+
+ private:
+  static constexpr std::chrono::milliseconds kLongestTick{1000};  // deadlines are looked at every 50 ms
+  TimePoint seen_{};
+};
+
 // A file time: seconds since the epoch (may be negative) and nanoseconds in [0, 1e9).
 struct Timestamp {
   std::int64_t seconds = 0;

@@ -6,7 +6,6 @@ namespace rmemfs {
 namespace {
 thread_local Executor* current_executor = nullptr;
 
-constexpr std::chrono::milliseconds kLate{1000};  // between two calls of run_timers()
 constexpr std::chrono::milliseconds kGrace{1000};
 }  // namespace
 
@@ -20,7 +19,7 @@ Executor* Executor::set_current(Executor* executor) { return std::exchange(curre
 void Executor::set(Timer& timer, TimePoint at) {
   CHECK(!timer.set_);
   if (at == kNoDeadline) return;
-  if (timers_.empty()) timers_seen_ = MonoClock::now();
+  if (timers_.empty()) timers_watch_.begin(MonoClock::now());
   timer.place_ = timers_.emplace(at, &timer);
   timer.set_ = true;
 }
@@ -32,8 +31,7 @@ void Executor::unset(Timer& timer) {
 }
 
 void Executor::run_timers(TimePoint now) {
-  if (now - timers_seen_ > kLate) timers_held_ = now + kGrace;
-  timers_seen_ = now;
+  if (timers_watch_.frozen(now) != Duration::zero()) timers_held_ = now + kGrace;
   if (now < timers_held_) return;
   while (!timers_.empty() && timers_.begin()->first <= now) {
     Timer& timer = *timers_.begin()->second;

@@ -59,7 +59,7 @@ class Executor {
 
  private:
   std::multimap<TimePoint, Timer*> timers_;
-  TimePoint timers_seen_{};  // when run_timers() was last called, or the first timer set
+  FreezeWatch timers_watch_;
   TimePoint timers_held_{};  // no timer expires before
 };
 

@@ -9,8 +9,7 @@ bool RangeLock::blocked(Entries::iterator entry) {
   return false;
 }
 
-void RangeLock::remove(Entries::iterator entry,
-                       std::vector<std::pair<Executor*, std::coroutine_handle<>>>& resume) {
+void RangeLock::remove(Entries::iterator entry, std::vector<std::pair<Executor*, std::coroutine_handle<>>>& resume) {
   entries_.erase(entry);
   for (auto it = entries_.begin(); it != entries_.end(); ++it) {
     // An entry without a handle has not suspended yet: its own await_suspend looks again.
