@@ -100,7 +100,8 @@ Task<Result<std::size_t>> DataPath::read(RequestContext context, InodeRef inode,
     if (piece.chunk == nullptr) {
       std::memset(target, 0, piece.length);
     } else {
-      batch.add(OperationKind::kRead, *piece.chunk, piece.chunk_offset, target, piece.length, deadline(*piece.chunk, limit));
+      batch.add(OperationKind::kRead, *piece.chunk, piece.chunk_offset, target, piece.length,
+                deadline(*piece.chunk, limit));
     }
   }
   if (!batch.empty()) {
@@ -132,12 +133,23 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
     guard.release();
   }
 
+  while (!from.empty()) {
+    CO_ASSIGN_OR_RETURN(const std::uint64_t written, co_await write_planned(context, inode, offset, from, limit));
+    offset += written;
+    from = from.subspan(written);
+  }
+  co_return success();
+}
+
+Task<Result<std::uint64_t>> DataPath::write_planned(RequestContext context, InodeRef inode, std::uint64_t offset,
+                                                    std::span<const std::byte> from, TimePoint limit) {
   CO_ASSIGN_OR_RETURN(const WritePlan plan, co_await manager_.plan_write(inode, offset, from.size(), limit));
   OperationBatch batch(*context.connections);
   for (const Piece& piece : plan.pieces) {
     CHECK(piece.chunk != nullptr);
     auto* source = const_cast<std::byte*>(from.data() + (piece.file_offset - offset));
-    batch.add(OperationKind::kWrite, *piece.chunk, piece.chunk_offset, source, piece.length, deadline(*piece.chunk, limit));
+    batch.add(OperationKind::kWrite, *piece.chunk, piece.chunk_offset, source, piece.length,
+              deadline(*piece.chunk, limit));
   }
   add_zeros(batch, plan.zeros, limit);
   co_await batch.run();
@@ -157,10 +169,11 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
     auto persistent = co_await persist_before_naming(context, batch, limit);
     if (!persistent.ok()) {
       manager_.abandon_write(plan, false);
-      co_return persistent;
+      co_return std::move(persistent).error();
     }
   }
-  co_return co_await manager_.commit_write(inode, plan, false, context.request);
+  CO_RETURN_IF_ERROR(co_await manager_.commit_write(inode, plan, false, context.request));
+  co_return plan.length;
 }
 
 Task<Result<void>> DataPath::persist_before_naming(RequestContext context, const OperationBatch& written,

@@ -43,7 +43,8 @@ class DataPath {
 
   // Fills `to` from `offset`; returns the bytes before the end of the file. Holes are zeros.
   Task<Result<std::size_t>> read(RequestContext context, InodeRef inode, std::uint64_t offset, std::span<std::byte> to);
-  // Writes all of `from` or fails. `append`: at the end of the file, whatever `offset` is.
+  // Writes all of `from` or fails; in very fragmented space, a beginning of it may be written then. `append`: at the
+  // end of the file, whatever `offset` is.
   Task<Result<void>> write(RequestContext context, InodeRef inode, std::uint64_t offset,
                            std::span<const std::byte> from, bool append);
   Task<Result<Attributes>> truncate(RequestContext context, InodeRef inode, std::uint64_t size, AttributeChange change);
@@ -63,6 +64,9 @@ class DataPath {
   // The lock of whatever changes the size or frees: from `offset` or the end, whichever comes first, to the end of
   // every file. The size is settled when it returns. kDeadline.
   Task<Result<RangeLock::Guard>> lock_tail(InodeRef inode, std::uint64_t offset, TimePoint limit);
+  // Writes and commits what one plan covers of `from`, under the range's lock; the number of bytes.
+  Task<Result<std::uint64_t>> write_planned(RequestContext context, InodeRef inode, std::uint64_t offset,
+                                            std::span<const std::byte> from, TimePoint limit);
   void add_zeros(OperationBatch& batch, const Pieces& zeros, TimePoint limit);
   // Tells the manager what a failed operation says about the node; returns the error to give the caller.
   Error note_failure(const ConnectionSet& connections, const OperationBatch& batch, const char* where);

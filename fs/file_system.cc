@@ -76,7 +76,7 @@ Task<Result<void>> FileSystem::unlink(RequestContext context, InodeNumber parent
   CO_ASSIGN_OR_RETURN(InodeRef directory, manager_.get(parent));
   CO_ASSIGN_OR_RETURN(const InodeRef gone, co_await manager_.unlink(directory, name, context.request));
   after_unlink(gone);
-  co_return success();
+  co_return co_await manager_.settled(directory);
 }
 
 Task<Result<void>> FileSystem::rmdir(RequestContext context, InodeNumber parent, std::string_view name) {
@@ -84,7 +84,7 @@ Task<Result<void>> FileSystem::rmdir(RequestContext context, InodeNumber parent,
   CO_ASSIGN_OR_RETURN(InodeRef directory, manager_.get(parent));
   CO_ASSIGN_OR_RETURN(const InodeRef gone, co_await manager_.rmdir(directory, name, context.request));
   after_unlink(gone);
-  co_return success();
+  co_return co_await manager_.settled(directory);
 }
 
 Task<Result<void>> FileSystem::rename(RequestContext context, InodeNumber parent, std::string_view name,
@@ -94,7 +94,7 @@ Task<Result<void>> FileSystem::rename(RequestContext context, InodeNumber parent
   CO_ASSIGN_OR_RETURN(InodeRef to, manager_.get(new_parent));
   CO_ASSIGN_OR_RETURN(const InodeRef gone, co_await manager_.rename(from, name, to, new_name, mode, context.request));
   if (gone) after_unlink(gone);
-  co_return success();
+  co_return co_await manager_.settled(to);
 }
 
 void FileSystem::after_unlink(const InodeRef& gone) {

@@ -57,8 +57,10 @@ void op_init(void* userdata, fuse_conn_info* connection) noexcept {
   adapter.stateless_open = (connection->capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
   connection->max_write = kMaxRequestData;
   connection->max_readahead = std::max<unsigned>(connection->max_readahead, kMaxRequestData);
-  connection->max_background = 64;
-  connection->congestion_threshold = 48;
+  // Read-ahead and asynchronous direct I/O may take half of one lane's buffers, so that a node that does not answer
+  // them leaves room for everything else.
+  connection->max_background = 32;
+  connection->congestion_threshold = 24;
   connection->time_gran = 1;
   adapter.initialized = true;
 }

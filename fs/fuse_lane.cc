@@ -217,8 +217,9 @@ void FuseLane::sleep(bool stalled) {
   if (!posted_flag_.load() && !stop_.load()) {
     connections_.counters.add(Counter::kSleeps);
     std::array<epoll_event, 16> events;
-    const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
-                                   connections_.outstanding() > 0 || has_timers() ? static_cast<int>(kTimerTick.count()) : -1);
+    const int count =
+        ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
+                     connections_.outstanding() > 0 || has_timers() ? static_cast<int>(kTimerTick.count()) : -1);
     sleeping_.store(false);
     for (int i = 0; i < count; ++i) {
       const std::uint64_t tag = events[static_cast<std::size_t>(i)].data.u64;

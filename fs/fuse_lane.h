@@ -38,7 +38,7 @@ struct LaneOptions {
   unsigned cores = 1;  // of the machine
   PollMode poll = PollMode::kAdaptive;
   std::uint32_t spin_us = 0;   // kFixed
-  std::uint32_t buffers = 32;  // requests in flight at most
+  std::uint32_t buffers = 64;  // requests in flight at most
 };
 
 class FuseLane final : public Executor {

@@ -57,9 +57,8 @@ struct Inode {
 
   const InodeNumber ino;
 
-  RangeLock range_lock;                         // data operations against each other and against freeing
-  std::atomic<std::uint64_t> last_commit{0};    // id of the last transaction that changed it: fsync persists up to here
-  std::atomic<std::uint64_t> touched_nodes{0};  // data path: bit (node id mod 64) of nodes written since the last fsync
+  RangeLock range_lock;                       // data operations against each other and against freeing
+  std::atomic<std::uint64_t> last_commit{0};  // id of the last transaction that changed it: fsync persists up to here
 
   Mutex mutex{LockRank::kInode};
   // Guarded by mutex:

@@ -40,7 +40,6 @@ Result<InodeRef> InodeCache::find_or_load(InodeNumber ino, const std::function<C
     MutexLock lock(s.mutex);
     if (const auto it = s.by_number.find(ino.value()); it != s.by_number.end()) return *it->second;
     if (s.drops != drops) continue;
-    if (s.dropped_touched) inode->touched_nodes.store(UINT64_MAX, std::memory_order_relaxed);
     add(s, inode, dropped);
     return inode;
   }
@@ -71,7 +70,6 @@ bool InodeCache::drop_one(Shard& s, Recent& dropped) {
     s.recent.splice(s.recent.begin(), s.recent, last);
     return false;
   }
-  if ((*last)->touched_nodes.load(std::memory_order_relaxed) != 0) s.dropped_touched = true;
   s.by_number.erase((*last)->ino.value());
   dropped.splice(dropped.end(), s.recent, last);
   ++s.drops;

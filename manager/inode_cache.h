@@ -53,8 +53,6 @@ class InodeCache {
     Recent recent;
     std::unordered_map<std::uint64_t, Recent::iterator> by_number;
     std::uint64_t drops = 0;  // a load that raced with a drop may be old, and is repeated
-    bool dropped_touched =
-        false;  // an inode with unpersisted node writes was dropped: which ones is not known any more
   };
   Shard& shard(InodeNumber ino) { return shards_[ino.value() % kShards]; }
   Result<InodeRef> find_or_load(InodeNumber ino, const std::function<CommitId()>& known_commit);

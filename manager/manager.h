@@ -159,6 +159,8 @@ class Manager {
   // on nodes that answer. When those have no room while some node is unreachable, the error is kUnreachable, not
   // kNoSpace: nobody can say that the file system is full. It comes once the node has been silent for the deadline;
   // until then, but not beyond `limit`, the call waits for it, so that a node may be restarted under a writer.
+  // In very fragmented space the plan is for a beginning of the range only (plan.length), as much as one transaction
+  // can hold; the caller commits it and plans the rest.
   virtual Task<Result<WritePlan>> plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length,
                                              TimePoint limit) = 0;
   // After the data is in place: extents, size (grows to offset+length), times in one transaction.
@@ -193,6 +195,10 @@ class Manager {
   // Durability of what was acknowledged so far: awaits Journal::persist.
   virtual Task<Result<void>> persist(InodeRef inode) = 0;
   virtual Task<Result<void>> persist_all() = 0;
+  // With sync_commit: awaits the persistence of the inode's last change; otherwise returns at once. For what unlink(),
+  // rmdir() and rename() did to a directory: they do not wait themselves, so that the caller learns of the inode that
+  // lost its name even when the change cannot be made persistent.
+  virtual Task<Result<void>> settled(InodeRef inode) = 0;
 
   // Nodes and space.
   virtual SpaceStatistics space() = 0;

@@ -41,8 +41,8 @@ Task<Result<void>> ManagerImpl::insert_unwritten(InodeRef inode, std::span<const
   co_return success();
 }
 
-Task<Result<void>> ManagerImpl::fill_holes(InodeRef inode, std::uint64_t begin, std::uint64_t end,
-                                           TimePoint limit, std::uint64_t request) {
+Task<Result<void>> ManagerImpl::fill_holes(InodeRef inode, std::uint64_t begin, std::uint64_t end, TimePoint limit,
+                                           std::uint64_t request) {
   std::vector<std::pair<std::uint64_t, std::uint64_t>> holes;
   std::uint64_t missing = 0;
   SpaceHint hint;

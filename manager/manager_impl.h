@@ -74,6 +74,7 @@ class ManagerImpl final : public Manager {
 
   Task<Result<void>> persist(InodeRef inode) override;
   Task<Result<void>> persist_all() override;
+  Task<Result<void>> settled(InodeRef inode) override { return settle(CommitId(inode->last_commit.load())); }
 
   SpaceStatistics space() override;
   std::vector<NodeStatus> nodes() override;

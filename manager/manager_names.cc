@@ -238,7 +238,6 @@ Task<Result<InodeRef>> ManagerImpl::remove_name(InodeRef parent, std::string_vie
     CommitId id;
     CO_ASSIGN_OR_RETURN(const bool removed, try_remove(parent, name, directory, slots, request, child, id));
     if (!removed) continue;
-    CO_RETURN_IF_ERROR(co_await settle(id));
     co_return child;
   }
   co_return Error(Errc::kBusy, "remove");

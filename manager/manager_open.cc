@@ -116,6 +116,8 @@ Result<void> ManagerImpl::start() {
     compare_generation(node, generation, mark);
   };
   hooks.suspend = [this](const Node& node, bool suspended) { suspend_chunks(node, suspended); };
+  hooks.joined = [this](Node& node) { in_background([this, &node] { reconcile_leases(node); }); };
+  hooks.fenced = [this] { fenced(); };
   nodes_->start(std::move(hooks));
   lease_ahead();
   return success();

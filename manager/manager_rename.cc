@@ -176,7 +176,6 @@ Task<Result<InodeRef>> ManagerImpl::rename(InodeRef parent, std::string_view nam
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     CO_ASSIGN_OR_RETURN(const bool done, try_rename(renaming));
     if (!done) continue;
-    CO_RETURN_IF_ERROR(co_await settle(renaming.id));
     if (renaming.nothing || mode == RenameMode::kExchange) co_return InodeRef();
     co_return renaming.target;
   }

@@ -13,8 +13,8 @@
 namespace rmemfs {
 namespace {
 
-constexpr int kSpaceRounds = 64;                 // of waiting for space that others keep taking
-constexpr std::uint64_t kRoomyPoolChunks = 4;    // lease ahead only where this many chunks are left to lend
+constexpr int kSpaceRounds = 64;               // of waiting for space that others keep taking
+constexpr std::uint64_t kRoomyPoolChunks = 4;  // lease ahead only where this many chunks are left to lend
 // A node that lends nothing for so long counts as silent, and another one is asked: nobody waits the whole deadline for
 // each of them. What it lends after all is released by the next mount, as after a crash.
 constexpr std::uint32_t kCallTimeoutMs = 3000;

@@ -114,10 +114,19 @@ Task<Result<WritePlan>> ManagerImpl::plan_write(InodeRef inode, std::uint64_t of
     append_piece(plan.zeros, clip(piece, begin, offset));
     append_piece(plan.zeros, clip(piece, stop, end));
   };
+  // No transaction holds more changes: what lies behind is left to another plan.
+  const std::size_t most_changes = (journal_.max_payload_bytes() - kInodeBytes) / kExtentStepBytes;
+  const auto full = [&] { return plan.fresh.size() + plan.converted.size() >= most_changes; };
+  std::uint64_t planned = end;  // up to here
   std::size_t next_space = 0;
   std::uint32_t used = 0;  // blocks of space[next_space]
   for (const Run& run : runs) {
+    if (planned != end) break;
     if (run.extent) {
+      if (run.extent->unwritten && full()) {
+        planned = run.begin;
+        break;
+      }
       Extent part = *run.extent;
       part.chunk_offset += run.begin - part.file_offset;
       part.file_offset = run.begin;
@@ -133,6 +142,10 @@ Task<Result<WritePlan>> ManagerImpl::plan_write(InodeRef inode, std::uint64_t of
       continue;
     }
     for (std::uint64_t at = run.begin; at < run.end;) {
+      if (full()) {
+        planned = at;
+        break;
+      }
       const SpaceRun& from = space[next_space];
       const std::uint64_t take = std::min<std::uint64_t>(from.count - used, (run.end - at) / kBlockBytes);
       const std::uint64_t chunk_offset = std::uint64_t{from.first + used} * kBlockBytes;
@@ -145,9 +158,16 @@ Task<Result<WritePlan>> ManagerImpl::plan_write(InodeRef inode, std::uint64_t of
       if (used == from.count) ++next_space, used = 0;
     }
   }
-  if (kInodeBytes + (plan.fresh.size() + plan.converted.size()) * kExtentStepBytes > journal_.max_payload_bytes()) {
-    abandon_write(plan, false);
-    co_return Error(Errc::kTooBig, "write");
+  if (planned != end) {
+    CHECK(planned > offset);  // there is room for at least one change, and it covers the first block
+    plan.length = planned - offset;
+    std::vector<SpaceRun> unused(space.begin() + static_cast<std::ptrdiff_t>(std::min(next_space, space.size())),
+                                 space.end());
+    if (!unused.empty()) {
+      unused.front().first += used;
+      unused.front().count -= used;
+      allocator_->release(unused);
+    }
   }
   co_return plan;
 }

@@ -10,6 +10,7 @@ namespace {
 constexpr std::uint32_t kFenceTimeoutMs = 3000;
 constexpr std::uint32_t kMinBeatTimeoutMs = 500;
 constexpr unsigned kBeatsPerDescription = 5;
+constexpr std::uint32_t kFrozenMs = 500;
 constexpr std::uint32_t kMinRestMs = 100;  // between two heartbeats of a node
 
 bool no_answer(Errc code) { return code == Errc::kUnreachable || code == Errc::kDeadline; }
@@ -129,6 +130,7 @@ Result<void> NodeSet::fence_all() {
         Node& node = *nodes_[i];
         outcomes[i] = node.client->fence(identity_, timeout_ms);
         if (outcomes[i].ok()) {
+          node.fenced = true;
           auto description = describe(node, timeout_ms);
           if (!description.ok()) outcomes[i] = std::move(description).error();
         } else {
@@ -176,8 +178,24 @@ void NodeSet::ask_soon(NodeId id) {
   sleep_.notify_all();
 }
 
+bool NodeSet::join(Node& node, std::uint32_t timeout_ms) {
+  if (node.fenced) return true;
+  const Result<void> outcome = node.client->fence(identity_, timeout_ms);
+  if (!outcome.ok()) {
+    if (outcome.error().code == Errc::kFenced)
+      hooks_.fenced();
+    else
+      log::debug("memory node {} is not fenced yet: {}", node.address, outcome.error().message());
+    return false;
+  }
+  node.fenced = true;
+  hooks_.joined(node);
+  return true;
+}
+
 void NodeSet::ask(Node& node, bool fully) {
   const std::uint32_t timeout_ms = std::min(deadline_ms_, std::max(heartbeat_ms_, kMinBeatTimeoutMs));
+  if (!join(node, timeout_ms)) return;
   const std::uint64_t mark = hooks_.before();
   Generation generation;
   if (fully) {
@@ -185,7 +203,12 @@ void NodeSet::ask(Node& node, bool fully) {
     if (!description.ok()) return;
     generation = description->generation;
   } else {
-    const auto beat = node.client->heartbeat(timeout_ms);
+    const TimePoint began = MonoClock::now();
+    auto beat = node.client->heartbeat(timeout_ms);
+    // Much later than the call's own deadline: this process was frozen, and the node was not silent for that.
+    if (!beat.ok() && MonoClock::now() - began > std::chrono::milliseconds(timeout_ms + kFrozenMs)) {
+      beat = node.client->heartbeat(timeout_ms);
+    }
     note(node, beat.ok() ? success() : Result<void>(beat.error()));
     if (!beat.ok()) return;
     generation = *beat;

@@ -10,6 +10,8 @@
 //       is allocated in a chunk that the node has lost.
 //   S3  A node is suspended exactly while it is unreachable; both change under health_mutex_, and so does what the
 //       hook does about it. (A lost generation shows as kRestartedEmpty a moment before the node is resumed.)
+//   S4  A node answers only once it was fenced: one that was silent at a degraded mount gets this mount's epoch before
+//       anything is asked of it, so an older mount cannot write there any more when we begin to.
 #pragma once
 
 #include <atomic>
@@ -43,6 +45,7 @@ struct Node {
   std::atomic<std::uint8_t> persist_method{0};
   std::atomic<MonoClock::rep> answered_at{0};  // since the clock's start; 0: never
 
+  bool fenced = false;     // before start() and then its thread's: it has this mount's epoch
   Generation compared;     // its thread's: chunks were compared with this generation
   bool suspended = false;  // guarded by health_mutex_
   bool asked_for = false;  // guarded by sleep_mutex_: the next heartbeat is due at once
@@ -69,6 +72,9 @@ class NodeSet {
     std::function<std::uint64_t()> before;
     std::function<void(Node& node, Generation generation, std::uint64_t mark)> answered;
     std::function<void(const Node& node, bool suspended)> suspend;
+    // By the node's thread: it was fenced late, and nobody looked at its leases yet; a newer mount has fenced us.
+    std::function<void(Node& node)> joined;
+    std::function<void()> fenced;
   };
   void start(Hooks hooks);
   void stop();  // those who await a return go on
@@ -101,6 +107,7 @@ class NodeSet {
   NodeSet() = default;
   void beat(std::stop_token stop, Node& node);
   void ask(Node& node, bool fully);
+  bool join(Node& node, std::uint32_t timeout_ms);
   void is_back(Node& node);
 
   FileSystemIdentity identity_;

@@ -223,6 +223,31 @@ BOOST_AUTO_TEST_CASE(a_full_file_system_changes_nothing_and_freeing_makes_room) 
   BOOST_CHECK(m->try_write(g, written, kBlock).error().code == Errc::kNoSpace);
 }
 
+BOOST_AUTO_TEST_CASE(a_write_into_fragmented_space_is_planned_in_parts_that_a_small_journal_can_hold) {
+  Setup small;
+  small.pool_bytes = 1u << 20;
+  small.journal = {1024, 2};
+  Fixture fixture(small);
+  const auto mounted = fixture.mount();
+  const InodeRef file = mounted->file(mounted->root(), "f"), other = mounted->file(mounted->root(), "g");
+  const std::uint64_t blocks = small.pool_bytes / kBlock;
+  for (std::uint64_t i = 0; i < blocks; ++i) mounted->write(file, i * kBlock, kBlock);
+  for (std::uint64_t i = 0; i < blocks; i += 2) {
+    mounted->must(mounted->manager->punch(file, i * kBlock, kBlock, 0));
+  }
+  mounted->must(mounted->manager->persist_all());
+  const auto plan = mounted->must(mounted->manager->plan_write(other, 100, 64 * kBlock, kNoDeadline));
+  BOOST_CHECK_LT(plan.length, 64 * kBlock);
+  BOOST_CHECK_EQUAL((100 + plan.length) % kBlock, 0u);
+  mounted->manager->abandon_write(plan, false);
+  mounted->write(other, 100, 64 * kBlock);
+  BOOST_CHECK_EQUAL(mounted->attributes(other).size, 100 + 64 * kBlock);
+  BOOST_CHECK_EQUAL(mounted->manager->space().free_bytes, (blocks / 2 - 65) * kBlock);  // nothing reserved is left over
+  const auto pieces = *mounted->manager->map(*other, 0, 64 * kBlock);
+  BOOST_CHECK_EQUAL(pieces.size(), 64u);
+  for (const Piece& piece : pieces) BOOST_CHECK(piece.chunk != nullptr);
+}
+
 BOOST_AUTO_TEST_CASE(chunks_come_from_the_node_with_most_room) {
   for (std::uint64_t i = 0; i < 40; ++i) m->write(f, i * 16 * kBlock, 16 * kBlock);
   BOOST_CHECK_EQUAL(nodes.begin()->second->regions(), 3u);

@@ -37,6 +37,10 @@ class FakeNode {
     std::lock_guard lock(mutex_);
     return regions_.size();
   }
+  std::uint64_t epoch() {
+    std::lock_guard lock(mutex_);
+    return epoch_;
+  }
   std::uint64_t generation() {
     std::lock_guard lock(mutex_);
     return generation_;
@@ -264,9 +268,14 @@ class Mount {
   }
   Attributes attributes(const InodeRef& inode) { return manager->attributes(*inode); }
   Result<void> try_write(const InodeRef& inode, std::uint64_t offset, std::uint64_t length) {
-    auto plan = run(manager->plan_write(inode, offset, length, deadline_after_ms(10000)));
-    if (!plan.ok()) return std::move(plan).error();
-    return run(manager->commit_write(inode, *plan, false, 0));
+    while (length > 0) {
+      auto plan = run(manager->plan_write(inode, offset, length, deadline_after_ms(10000)));
+      if (!plan.ok()) return std::move(plan).error();
+      RETURN_IF_ERROR(run(manager->commit_write(inode, *plan, false, 0)));
+      offset += plan->length;
+      length -= plan->length;
+    }
+    return success();
   }
   void write(const InodeRef& inode, std::uint64_t offset, std::uint64_t length) {
     const auto written = try_write(inode, offset, length);

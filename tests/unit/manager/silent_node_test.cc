@@ -90,7 +90,8 @@ BOOST_AUTO_TEST_CASE(without_any_node_that_answers_the_error_is_not_a_full_file_
   BOOST_CHECK_EQUAL(s.m->manager->space().free_bytes, 0u);
   const TimePoint start = MonoClock::now();
   BOOST_CHECK(s.m->try_write(file, kBlock, kBlock).error().code == Errc::kUnreachable);
-  BOOST_CHECK(s.m->error(s.m->manager->allocate(file, kBlock, kBlock, false, deadline_after_ms(10000), 0)) == Errc::kUnreachable);
+  BOOST_CHECK(s.m->error(s.m->manager->allocate(file, kBlock, kBlock, false, deadline_after_ms(10000), 0)) ==
+              Errc::kUnreachable);
   BOOST_CHECK(MonoClock::now() - start < std::chrono::seconds(2));
   BOOST_CHECK_EQUAL(s.m->attributes(file).size, kBlock);
   s.m->write(file, 0, kBlock);  // no new space: a matter of the data path
@@ -153,6 +154,29 @@ BOOST_AUTO_TEST_CASE(a_node_that_is_silent_since_the_mount_gets_no_data) {
   BOOST_REQUIRE(s.becomes(0, NodeHealth::kAlive));
   BOOST_CHECK(s.fill("b") == Errc::kNoSpace);
   BOOST_CHECK_GT(s.filled[0], 0u);
+}
+
+BOOST_AUTO_TEST_CASE(a_node_that_was_silent_at_the_mount_is_fenced_before_it_counts_as_alive) {
+  Silence s(2, 400);
+  s.file_on(NodeId(0));
+  s.m.reset();
+  s.node(0).leak(1u << 20);
+  const std::size_t with_the_leak = s.node(0).regions();
+  const std::uint64_t before = s.node(0).epoch();
+  s.node(0).set_silent(true);
+  s.options.manager.degraded = true;
+  s.m = s.fixture.mount(s.options);
+  BOOST_CHECK_EQUAL(s.node(0).epoch(), before);
+  s.node(0).set_silent(false);
+  BOOST_REQUIRE(s.becomes(0, NodeHealth::kAlive));
+  BOOST_CHECK_EQUAL(s.node(0).epoch(), s.node(1).epoch());
+  BOOST_CHECK_GT(s.node(0).epoch(), before);
+  // What a crash had left leased there is given back, as it is at a mount.
+  const TimePoint limit = deadline_after_ms(5000);
+  while (s.node(0).regions() >= with_the_leak && MonoClock::now() < limit) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  BOOST_CHECK_LT(s.node(0).regions(), with_the_leak);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

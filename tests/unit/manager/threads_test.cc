@@ -97,7 +97,8 @@ class Worker {
       if (!cut.ok()) co_return cut.error();
       co_return success();
     }
-    const auto plan = co_await manager_.plan_write(inode, random_() % 100000, 1 + random_() % 20000, deadline_after_ms(10000));
+    const auto plan =
+        co_await manager_.plan_write(inode, random_() % 100000, 1 + random_() % 20000, deadline_after_ms(10000));
     if (!plan.ok()) co_return plan.error();
     co_return co_await manager_.commit_write(inode, *plan, false, 0);
   }
