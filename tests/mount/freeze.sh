@@ -34,6 +34,7 @@ signal USR1 all
 watched all "every node frozen for $seconds s: no call longer than the deadline"
 timeout 10 rmemctl status "$MNT" >/dev/null || fail "rmemctl status with frozen nodes"
 signal_nodes CONT
+sync -f "$MNT" 2>/dev/null || true   # takes the error of what the kernel could not write back meanwhile
 seconds=3
 usable() { touch "$MNT/usable" && "$HELPERS/pattern" write "$MNT/usable" 1000000 3; }
 wait_for 15 usable || fail "the mount is not usable after SIGCONT of the nodes"

@@ -24,6 +24,21 @@ wait_for 10 gone "${PID[daemon]}" || fail "the daemon is still there 10 s after 
 unset "PID[daemon]"
 pass "umount ends the daemon"
 
+say "an entry of fstab"
+printf '%s  %s  fuse.rmemfs  noauto,_netdev,nofail,deadline=4000  0  0\n' "$DIR" "$MNT" >"$WORK/fstab"
+mount -T "$WORK/fstab" "$MNT" || fail "mount of an fstab entry"
+PID[daemon]=$(daemon_pid)
+[ "$(cat "$MNT/one")" = one ] || fail "the file is not there"
+umount "$MNT"
+wait_for 10 gone "${PID[daemon]}" || fail "the daemon of the fstab entry is still there 10 s after umount"
+unset "PID[daemon]"
+status=0
+mount -t fuse.rmemfs "$WORK/nothing" "$MNT" >"$WORK/failing.log" 2>&1 || status=$?
+[ $status != 0 ] || fail "mount(8) of a directory that is no file system ends with 0"
+grep -q "$WORK/nothing" "$WORK/failing.log" || fail "mount(8) does not say what is wrong: $(cat "$WORK/failing.log")"
+! mountpoint -q "$MNT" || fail "a refused mount is mounted"
+pass "fstab, and mount(8) that fails says so"
+
 say "rmemfs daemonizes; SIGTERM unmounts"
 for signal in TERM INT HUP; do
   within 5000 "rmemfs" rmemfs "$DIR" "$MNT"

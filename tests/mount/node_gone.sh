@@ -71,6 +71,9 @@ fi
 
 say "node $victim dies and comes back empty"
 kill_node "$victim"
+# What it holds, found in its pool by the bytes themselves: file number -> blocks.
+declare -A held=()
+for ((i = 1; i <= files; i++)); do held[$i]=$("$check" blocks "${NODE_POOL[$victim]}" $length "$i"); done
 rm "${NODE_POOL[$victim]}"
 start_node "$victim"
 lost_is_listed() { rmemctl lost "$MNT" | grep -q file; }
@@ -78,6 +81,11 @@ wait_for 20 lost_is_listed || fail "rmemctl lost lists nothing 20 s after the no
 look 4096
 [ ${#lost[@]} -gt 0 ] || fail "the node came back empty and no file gives EIO"
 no_good_where_all_is_lost
+[ "$NODES" = 1 ] || [ ${#good[@]} -gt 0 ] || fail "no file is left although other nodes live"
+for ((i = 1; i <= files; i++)); do   # EIO for exactly the blocks that the node held
+  "$check" check "$MNT/file$i" $length "$i" >"$WORK/look" || true
+  grep -q "eio=${held[$i]} wrong=0 zero=0" "$WORK/look" || fail "file$i: $(cat "$WORK/look"), but the node held ${held[$i]} of its blocks"
+done
 names() { printf '%s\n' "$@" | sort; }
 found() { grep -o 'file[0-9][0-9]*' "$1" | sort -u; }
 expected=$(names "${lost[@]/#/file}")

@@ -5,6 +5,7 @@
 //                                             "good=N eio=N wrong=N zero=N"; zero counts those of the wrong that are
 //                                             zeros. Status 0: all good; 1: something wrong; 4: only EIO; 5: good and
 //                                             EIO
+//   pattern blocks IMAGE LENGTH SEED          prints how many 4 KiB blocks of such a file IMAGE (a pool) holds
 // Status 3: the file is not there or has another length.
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -17,6 +18,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <unordered_map>
 
 namespace {
 
@@ -83,6 +85,30 @@ int check_file(const char* path, std::uint64_t length, std::uint64_t seed, std::
   return wrong ? 1 : eio == 0 ? 0 : good ? 5 : 4;
 }
 
+int count_blocks(const char* image, std::uint64_t length, std::uint64_t seed) {
+  std::unordered_map<std::string, std::uint64_t> wanted;  // first bytes of each block -> its offset
+  char must[kBlock];
+  for (std::uint64_t offset = 0; offset + kBlock <= length; offset += kBlock) {
+    fill(must, seed, offset);
+    wanted.emplace(std::string(must, 16), offset);
+  }
+  const int fd = ::open(image, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 3;
+  std::uint64_t found = 0;
+  std::string buffer(256 * kBlock, '\0');
+  for (ssize_t n; (n = ::read(fd, buffer.data(), buffer.size())) > 0;) {
+    for (std::size_t at = 0; at + kBlock <= static_cast<std::size_t>(n); at += kBlock) {
+      const auto it = wanted.find(std::string(buffer.data() + at, 16));
+      if (it == wanted.end()) continue;
+      fill(must, seed, it->second);
+      if (std::memcmp(must, buffer.data() + at, kBlock) == 0) ++found;
+    }
+  }
+  ::close(fd);
+  std::printf("%llu\n", static_cast<unsigned long long>(found));
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -90,6 +116,7 @@ int main(int argc, char** argv) {
   auto number = [&](int i) { return std::strtoull(argv[i], nullptr, 10); };
   if (verb == "write") return write_file(argv[2], number(3), number(4));
   if (verb == "check") return check_file(argv[2], number(3), number(4), argc > 5 ? number(5) : kBlock);
-  std::fprintf(stderr, "usage: pattern write|check PATH LENGTH SEED [STRIDE]\n");
+  if (verb == "blocks") return count_blocks(argv[2], number(3), number(4));
+  std::fprintf(stderr, "usage: pattern write|check|blocks PATH LENGTH SEED [STRIDE]\n");
   return 2;
 }
