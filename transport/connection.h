@@ -19,7 +19,9 @@
 //   C5  A WRITE that failed with kDeadline or kUnreachable never lands after its deadline, nor after the same session
 //       (see SessionId) has connected again. Over tcp the node refuses it: a request carries its deadline in the node's
 //       clock (NodeClock; TargetStream's S5 has the window that remains), and the node ends a session's older stream
-//       before it accepts the new one. Over shm an operation is done inside post() or not at all. When it failed before
+//       before it accepts the new one. Over shm an operation is done inside post() or not at all. Over verbs nothing is
+//       sent any more (the queue pair is destroyed first), and what the network carries may land for the life of a
+//       packet (VerbsConnection). When it failed before
 //       its deadline (kUnreachable, kCancelled) or has none, it may land until the earlier of the two: the caller does
 //       not reuse the target bytes (Manager::quarantine).
 //   C6  A region of another generation, a stale epoch, a wrong key, a read-only region or bytes outside the region fail
@@ -58,8 +60,8 @@ struct RemoteRegion {
   Generation generation;
   AccessKey key;
   std::uint64_t length_bytes = 0;
-  std::uint64_t address = 0;  // pool offset (shm), virtual address (verbs); unused by tcp
-  std::uint32_t rkey = 0;     // verbs
+  std::uint64_t address = 0;  // pool offset (shm); the others ask the node (verbs: V3 of VerbsConnection)
+  std::uint32_t rkey = 0;     // not used: a key of the node's device does not outlive the node's process
   DurabilityDescriptor durability;
 };
 
@@ -92,6 +94,8 @@ struct ConnectionStatistics {
   std::uint64_t reads = 0, writes = 0, persists = 0, swaps = 0;
   std::uint64_t read_bytes = 0, written_bytes = 0;
   std::uint64_t reconnects = 0, failures = 0;
+  // verbs: what was posted to the device, in how many calls, and how many completions were asked for.
+  std::uint64_t work_requests = 0, doorbells = 0, signalled = 0;
 };
 
 class Connection {
@@ -130,15 +134,26 @@ struct NodeAddress {
   std::string to_string() const;
 };
 
+class LocalMemory;
+
 struct ConnectOptions {
   SessionId session;
   AccessKey file_system_key;  // proves the right to speak for the file system
   std::uint32_t connect_timeout_ms = 2000;
   std::uint32_t max_outstanding = 1024;  // posts beyond wait inside the Connection
+  // verbs: what operations usually have; the device's resends end within it.
+  std::uint32_t deadline_ms = 10000;
+  // verbs: the memory that operations use without a copy; shared by a process's connections. Null: all is copied.
+  std::shared_ptr<LocalMemory> local_memory;
 };
 
 // Makes a connection of the address's kind. Does not connect yet, so a dead node does not delay a mount.
-// kNotSupported when this build lacks the transport (verbs: not built in).
+// kNotSupported with the reason when this machine lacks the transport (verbs: no RDMA device).
 Result<std::unique_ptr<Connection>> make_connection(const NodeAddress& address, const ConnectOptions& options);
+
+// Tries to connect to a kVerbs address, and lets go again; blocks, at most for `timeout_ms`. kNotSupported: there is no
+// RDMA between the two, with the reason (no device here, none that leads there, nobody who listens for it); kDeadline:
+// the node does not answer; kFenced, kRefused, kVersion: the node said so. Use a lane number that no connection has.
+Result<void> probe_verbs(const NodeAddress& address, const ConnectOptions& options, std::uint32_t timeout_ms);
 
 }  // namespace rmemfs

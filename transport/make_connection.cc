@@ -1,7 +1,8 @@
-// The one place that knows all providers. verbs_connection.{h,cc} will stand beside the others when it is built in.
+// The one place that knows all providers.
 #include "transport/connection.h"
 #include "transport/shm_connection.h"
 #include "transport/tcp_connection.h"
+#include "transport/verbs_connection.h"
 
 namespace rmemfs {
 
@@ -12,8 +13,7 @@ Result<std::unique_ptr<Connection>> make_connection(const NodeAddress& address, 
     case TransportKind::kTcp:
       return TcpConnection::make(address, options);
     case TransportKind::kVerbs:
-      return Error(Errc::kNotSupported, "make connection",
-                   address.to_string() + ": this build has no verbs transport; use tcp:// or shm:");
+      return VerbsConnection::make(address, options);
   }
   return Error(Errc::kInvalid, "make connection");
 }

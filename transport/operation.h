@@ -1,4 +1,5 @@
-// What every provider does with an Operation before it looks at its link, and when it is done with it.
+// What every provider does with an Operation before it looks at its link, and when it is done with it; and what every
+// link does with a refusal.
 #pragma once
 
 #include "transport/connection.h"
@@ -16,5 +17,11 @@ inline void fail(Operation& op, Errc error) {
 bool needs_link(Operation& op);
 
 void count(ConnectionStatistics& statistics, const Operation& op);  // once, at its completion
+
+// Whether a peer's refusal stands for itself. Everything that time alone can mend does not: it is asked again.
+inline bool is_definite(Errc code) {
+  return code != Errc::kUnreachable && code != Errc::kTooMany && code != Errc::kBusy && code != Errc::kNoMemory &&
+         code != Errc::kDeadline;
+}
 
 }  // namespace rmemfs

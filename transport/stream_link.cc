@@ -5,17 +5,15 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <thread>
 #include <vector>
 
+#include "transport/operation.h"
 #include "util/check.h"
 #include "util/log.h"
 
@@ -26,44 +24,7 @@ constexpr Duration kFirstBackoff = std::chrono::milliseconds(10);
 constexpr Duration kLastBackoff = std::chrono::seconds(1);
 constexpr Duration kRefusalStands = std::chrono::seconds(1);
 
-struct Address {
-  sockaddr_storage storage{};
-  socklen_t length = 0;
-};
-
-std::vector<Address> look_up(const std::string& host, std::uint16_t port, int flags) {
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = flags | AI_NUMERICSERV;
-  addrinfo* list = nullptr;
-  std::vector<Address> found;
-  if (::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &list) != 0) return found;
-  for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
-    Address address;
-    if (entry->ai_addrlen > sizeof address.storage) continue;
-    std::memcpy(&address.storage, entry->ai_addr, entry->ai_addrlen);
-    address.length = entry->ai_addrlen;
-    found.push_back(address);
-  }
-  ::freeaddrinfo(list);
-  return found;
-}
-
-// A peer may be told again after a while, or never: everything that time alone can mend is not definite.
-bool definite(Errc code) {
-  return code != Errc::kUnreachable && code != Errc::kTooMany && code != Errc::kBusy && code != Errc::kNoMemory &&
-         code != Errc::kDeadline;
-}
-
 }  // namespace
-
-// Shared with the thread that looks the name up; whoever finishes last frees it.
-struct StreamLink::Lookup {
-  UniqueFd event;
-  std::atomic<bool> done{false};
-  std::vector<Address> found;  // written before done
-};
 
 StreamLink::StreamLink(const NodeAddress& address, const ConnectOptions& options)
     : address_(address), options_(options), name_(address.to_string()), backoff_(kFirstBackoff) {}
@@ -126,7 +87,7 @@ StreamLink::Event StreamLink::step(TimePoint now) {
       return Event::kNone;
     case State::kBackoff:
       // An answer that came after its attempt was given up would keep event_fd() readable.
-      if (lookup_ != nullptr && lookup_->done.load(std::memory_order_acquire)) forget_lookup();
+      if (lookup_ != nullptr && lookup_->done()) forget_lookup();
       if (now >= not_before_) begin_attempt(now);
       break;
     case State::kResolving:
@@ -166,38 +127,28 @@ void StreamLink::begin_attempt(TimePoint now) {
   attempt_ends_ = now + std::chrono::milliseconds(options_.connect_timeout_ms);
   wake_at(attempt_ends_);
   if (address_.transport == TransportKind::kShm) return connect_unix(now);
-  const std::vector<Address> numeric = look_up(address_.host, address_.port, AI_NUMERICHOST);
-  if (!numeric.empty()) {
-    return connect_to(reinterpret_cast<const sockaddr*>(&numeric[0].storage), numeric[0].length, now);
-  }
+  const std::vector<SocketAddress> numeric = look_up(address_.host, address_.port, AI_NUMERICHOST);
+  if (!numeric.empty()) return connect_to(numeric[0].get(), numeric[0].length, now);
   state_ = State::kResolving;
   if (lookup_ == nullptr) {
-    auto lookup = std::make_shared<Lookup>();
-    lookup->event.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (!lookup->event.valid()) return attempt_failed(now, std::strerror(errno));
-    watch(lookup->event.get(), EPOLLIN, EPOLL_CTL_ADD);
-    lookup_ = lookup;
-    std::thread([lookup, host = address_.host, port = address_.port] {
-      lookup->found = look_up(host, port, 0);
-      lookup->done.store(true, std::memory_order_release);
-      const std::uint64_t one = 1;
-      (void)!::write(lookup->event.get(), &one, sizeof one);  // an eventfd at zero always takes it
-    }).detach();
+    lookup_ = NameLookup::start(address_.host, address_.port);
+    if (lookup_ == nullptr) return attempt_failed(now, std::strerror(errno));
+    watch(lookup_->event_fd(), EPOLLIN, EPOLL_CTL_ADD);
   }
   resolve(now);
 }
 
 void StreamLink::resolve(TimePoint now) {
-  if (!lookup_->done.load(std::memory_order_acquire)) return;
-  const std::shared_ptr<Lookup> lookup = lookup_;
+  if (!lookup_->done()) return;
+  const std::vector<SocketAddress> found = lookup_->found();
   forget_lookup();
-  if (lookup->found.empty()) return attempt_failed(now, "the host name has no address");
-  const Address& address = lookup->found[attempts_ % lookup->found.size()];
-  connect_to(reinterpret_cast<const sockaddr*>(&address.storage), address.length, now);
+  if (found.empty()) return attempt_failed(now, "the host name has no address");
+  const SocketAddress& address = found[attempts_ % found.size()];
+  connect_to(address.get(), address.length, now);
 }
 
 void StreamLink::forget_lookup() {
-  watch(lookup_->event.get(), 0, EPOLL_CTL_DEL);
+  watch(lookup_->event_fd(), 0, EPOLL_CTL_DEL);
   lookup_.reset();
 }
 
@@ -283,7 +234,7 @@ StreamLink::Event StreamLink::read_greeting(TimePoint now) {
   }
   auto reply = wire::decode_hello_reply(address_.transport, greeting_);
   if (!reply.ok()) return refuse(now, reply.error().code);
-  if (!reply->ok && definite(reply->status)) return refuse(now, reply->status);
+  if (!reply->ok && is_definite(reply->status)) return refuse(now, reply->status);
   if (!reply->ok) {
     attempt_failed(now, std::string(sentence(reply->status)));
     return Event::kNone;

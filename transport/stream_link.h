@@ -23,6 +23,7 @@
 #include <string>
 
 #include "transport/connection.h"
+#include "transport/name_lookup.h"
 #include "transport/wire_format.h"
 #include "util/unique_fd.h"
 
@@ -69,8 +70,6 @@ class StreamLink {
   std::uint64_t connects() const { return connects_; }            // times it became ready
 
  private:
-  struct Lookup;
-
   std::optional<Errc> standing_refusal();
   void start();
   Event step(TimePoint now);
@@ -104,7 +103,7 @@ class StreamLink {
   std::uint64_t connects_ = 0;
   std::uint64_t attempts_ = 0;
 
-  std::shared_ptr<Lookup> lookup_;  // under way; at most one
+  std::unique_ptr<NameLookup> lookup_;  // under way; at most one
 
   std::array<std::byte, wire::kHelloReplyBytes> greeting_{};
   std::size_t greeting_bytes_ = 0;

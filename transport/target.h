@@ -1,4 +1,5 @@
-// The node's side of the data plane: what serves operations (tcp) or hands out mappings (shm).
+// The node's side of the data plane: what serves operations (tcp), hands out mappings (shm) or
+// rkeys (verbs).
 //
 // memnode implements RegionSource; the targets ask it. A stream reaches a target through adopt(): the node's listener
 // has accepted it and has looked at (not consumed) its first bytes, which say that it is a data-plane stream.
@@ -49,7 +50,7 @@ class RegionSource {
   virtual Result<std::uint64_t> epoch_word_offset(const Uuid& file_system) = 0;
 };
 
-// Serves many streams with a few threads (epoll). Thread-safe.
+// Serves many streams with a few threads. Thread-safe. Over verbs (VerbsTarget) it only answers where regions are.
 class Target {
  public:
   struct Options {
@@ -57,6 +58,8 @@ class Target {
     std::uint32_t handshake_timeout_ms = 5000;  // a stream that says nothing is closed
     std::uint32_t max_connections = 4096;
     std::uint32_t spin_us = 0;  // busy-poll before sleeping
+    // verbs: a region's longest single registration, a power of two.
+    std::uint64_t piece_bytes = std::uint64_t{1} << 30;
   };
   static Result<std::unique_ptr<Target>> make_tcp(RegionSource& regions, const Options& options);
   static Result<std::unique_ptr<Target>> make_shm(RegionSource& regions, const Options& options);

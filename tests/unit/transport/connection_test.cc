@@ -1,4 +1,5 @@
-// What every provider promises, run over shm and over tcp against a node with a real socket.
+// What every provider promises, run over shm and over tcp against a node with a real socket, and by
+// verbs_provider_test over verbs, where there is an RDMA device.
 #include <boost/mpl/vector.hpp>
 #include <boost/test/unit_test.hpp>
 
@@ -19,7 +20,14 @@ struct Shm {
 struct Tcp {
   static constexpr TransportKind kind = TransportKind::kTcp;
 };
-using Both = boost::mpl::vector<Shm, Tcp>;
+struct Verbs {
+  static constexpr TransportKind kind = TransportKind::kVerbs;
+};
+#ifdef RMEMFS_TEST_VERBS
+using Providers = boost::mpl::vector<Verbs>;
+#else
+using Providers = boost::mpl::vector<Shm, Tcp>;
+#endif
 
 std::vector<std::byte> pattern(std::size_t size, std::uint64_t seed) {
   std::mt19937_64 random(seed);
@@ -40,7 +48,7 @@ struct World {
 
 BOOST_AUTO_TEST_SUITE(connection)
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(written_bytes_are_read_back_at_every_size, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(written_bytes_are_read_back_at_every_size, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({.length = 20 << 20});
   Driver driver(world.node.address(), options_for(world.regions));
@@ -64,7 +72,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(written_bytes_are_read_back_at_every_size, T, Both
   BOOST_TEST(statistics.failures == 0u);
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(compare_swap_swaps_only_the_expected_value, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(compare_swap_swaps_only_the_expected_value, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({});
   Driver driver(world.node.address(), options_for(world.regions));
@@ -85,7 +93,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(compare_swap_swaps_only_the_expected_value, T, Bot
   BOOST_TEST((crooked.error == Errc::kInvalid));
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(persist_asks_the_node_only_where_the_region_needs_it, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(persist_asks_the_node_only_where_the_region_needs_it, T, Providers) {
   World world(T::kind);
   const RemoteRegion plain = world.regions.lease({});
   const RemoteRegion persistent = world.regions.lease({.durability = kNodePersists});
@@ -100,7 +108,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(persist_asks_the_node_only_where_the_region_needs_
   BOOST_TEST(world.regions.persists == 1u);
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(bytes_outside_the_region_are_refused, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(bytes_outside_the_region_are_refused, T, Providers) {
   World world(T::kind);
   RemoteRegion region = world.regions.lease({.length = 8192});
   Driver driver(world.node.address(), options_for(world.regions));
@@ -124,7 +132,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(bytes_outside_the_region_are_refused, T, Both) {
   BOOST_TEST((!long_one.ok && long_one.error == Errc::kInvalid));
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(a_wrong_region_key_is_refused_and_the_right_one_still_works, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_wrong_region_key_is_refused_and_the_right_one_still_works, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({});
   RemoteRegion forged = region;
@@ -142,7 +150,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_wrong_region_key_is_refused_and_the_right_one_st
   }
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(a_wrong_file_system_key_fails_everything_at_once, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_wrong_file_system_key_fails_everything_at_once, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({});
   ConnectOptions options = options_for(world.regions);
@@ -163,7 +171,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_wrong_file_system_key_fails_everything_at_once, 
   BOOST_TEST((MonoClock::now() - before < std::chrono::seconds(5)));
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(an_older_epoch_is_fenced_at_the_handshake, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(an_older_epoch_is_fenced_at_the_handshake, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({});
   world.regions.raise_epoch(MountEpoch(5));
@@ -174,7 +182,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(an_older_epoch_is_fenced_at_the_handshake, T, Both
   BOOST_TEST((!op.ok && op.error == Errc::kFenced));
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(a_newer_mount_fences_an_older_one_that_is_connected, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_newer_mount_fences_an_older_one_that_is_connected, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({});
   Driver older(world.node.address(), options_for(world.regions, 0, MountEpoch(1)));
@@ -192,7 +200,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_newer_mount_fences_an_older_one_that_is_connecte
   BOOST_TEST(std::memcmp(world.regions.memory(region), ours.data(), ours.size()) == 0);
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(a_read_only_region_is_read_but_not_written, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_read_only_region_is_read_but_not_written, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({.writable = false});
   Driver driver(world.node.address(), options_for(world.regions));
@@ -208,7 +216,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_read_only_region_is_read_but_not_written, T, Bot
   BOOST_TEST((!swap.ok && swap.error == Errc::kNotPermitted));
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(another_generation_is_a_lost_region, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(another_generation_is_a_lost_region, T, Providers) {
   World world(T::kind);
   RemoteRegion region = world.regions.lease({});
   region.generation = region.generation.next();
@@ -221,7 +229,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(another_generation_is_a_lost_region, T, Both) {
   }
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(a_node_that_came_back_empty_has_lost_the_regions, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_node_that_came_back_empty_has_lost_the_regions, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({});
   Driver driver(world.node.address(), options_for(world.regions));
@@ -246,7 +254,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_node_that_came_back_empty_has_lost_the_regions, 
   BOOST_TEST(works.ok);
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(a_node_that_does_not_answer_costs_the_deadline_and_no_more, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_node_that_does_not_answer_costs_the_deadline_and_no_more, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({});
   world.node.freeze();
@@ -262,7 +270,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_node_that_does_not_answer_costs_the_deadline_and
   BOOST_TEST((took < std::chrono::seconds(2)));
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(a_node_that_is_not_there_costs_the_deadline, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_node_that_is_not_there_costs_the_deadline, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({});
   world.node.stop();
@@ -274,7 +282,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_node_that_is_not_there_costs_the_deadline, T, Bo
   BOOST_TEST((!op.ok && op.error == Errc::kDeadline));
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(operations_wait_for_a_node_that_comes_later, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(operations_wait_for_a_node_that_comes_later, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({});
   world.node.stop();
@@ -290,7 +298,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(operations_wait_for_a_node_that_comes_later, T, Bo
   BOOST_TEST(op.ok);
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(streams_broken_in_the_middle_of_bursts_lose_nothing, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(streams_broken_in_the_middle_of_bursts_lose_nothing, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({.length = 8 << 20});
   Driver driver(world.node.address(), options_for(world.regions));
@@ -326,7 +334,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(streams_broken_in_the_middle_of_bursts_lose_nothin
   BOOST_TEST(driver.connection().statistics().reconnects > 0u);
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(what_is_unfinished_at_the_end_is_cancelled, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(what_is_unfinished_at_the_end_is_cancelled, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({});
   world.node.stop();
@@ -341,7 +349,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(what_is_unfinished_at_the_end_is_cancelled, T, Bot
   BOOST_TEST((!op.ok && op.error == Errc::kCancelled));
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(many_more_operations_than_may_be_outstanding_all_complete, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(many_more_operations_than_may_be_outstanding_all_complete, T, Providers) {
   World world(T::kind);
   const RemoteRegion region = world.regions.lease({.length = 1 << 20});
   ConnectOptions options = options_for(world.regions);
@@ -360,7 +368,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(many_more_operations_than_may_be_outstanding_all_c
   BOOST_TEST(std::memcmp(world.regions.memory(region), bytes.data(), bytes.size()) == 0);
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(more_regions_than_a_stream_has_slots_all_work, T, Both) {
+BOOST_AUTO_TEST_CASE_TEMPLATE(more_regions_than_a_stream_has_slots_all_work, T, Providers) {
   World world(T::kind);
   std::vector<RemoteRegion> leased;
   for (int i = 0; i < 4200; ++i) leased.push_back(world.regions.lease({.length = 4096, .durability = kNodePersists}));

@@ -2,6 +2,8 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -11,6 +13,8 @@
 
 #include <cstring>
 
+#include "transport/name_lookup.h"
+#include "transport/verbs_target.h"
 #include "util/check.h"
 
 namespace rmemfs::test {
@@ -49,6 +53,7 @@ TestRegions::~TestRegions() {
 
 Result<void> TestRegions::admit(const SessionId& session, const AccessKey& key) {
   ++admissions;
+  while (admissions_held) ::poll(nullptr, 0, 5);
   {
     std::lock_guard lock(mutex_);
     if (session.file_system != file_system) return Error(Errc::kNotFound, "admit");
@@ -104,6 +109,18 @@ void TestRegions::revoke(const RemoteRegion& region) {
   leased_.at(region.id.value()).region->revoked_ = true;
 }
 
+void TestRegions::reopen(const RemoteRegion& region) {
+  std::lock_guard lock(mutex_);
+  std::shared_ptr<Region>& entry = leased_.at(region.id.value()).region;
+  auto again = std::make_shared<Region>(*this);
+  again->memory = entry->memory;
+  again->writable = entry->writable;
+  again->durability = entry->durability;
+  again->pool_offset = entry->pool_offset;
+  entry->revoked_ = true;
+  entry = std::move(again);
+}
+
 void TestRegions::start_over() {
   std::lock_guard lock(mutex_);
   generation_ = generation_.next();
@@ -114,6 +131,25 @@ void TestRegions::raise_epoch(MountEpoch epoch) {
   std::lock_guard lock(mutex_);
   epoch_ = epoch;
   std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(data_)).store(epoch.value());
+}
+
+std::string rdma_address() {
+  ifaddrs* list = nullptr;
+  CHECK(::getifaddrs(&list) == 0);
+  std::string found;
+  for (const ifaddrs* entry = list; entry != nullptr && found.empty(); entry = entry->ifa_next) {
+    if (entry->ifa_addr == nullptr || entry->ifa_addr->sa_family != AF_INET) continue;
+    if ((entry->ifa_flags & IFF_LOOPBACK) != 0) continue;
+    char text[INET_ADDRSTRLEN];
+    ::inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(entry->ifa_addr)->sin_addr, text, sizeof text);
+    TestRegions nothing(1 << 20);
+    NodeAddress address;
+    address.transport = TransportKind::kVerbs;
+    address.host = text;
+    if (VerbsTarget::make(nothing, {}, {address}).ok()) found = text;
+  }
+  ::freeifaddrs(list);
+  return found;
 }
 
 TestNode::TestNode(TransportKind transport, TestRegions& regions, Target::Options options)
@@ -158,18 +194,38 @@ void TestNode::listen() {
 }
 
 void TestNode::start() {
+  frozen_ = false;
+  if (transport_ == TransportKind::kVerbs) return start_verbs();
   auto made =
       transport_ == TransportKind::kShm ? Target::make_shm(regions_, options_) : Target::make_tcp(regions_, options_);
   CHECK(made.ok());
   target_ = std::move(*made);
   regions_.target = target_.get();
-  frozen_ = false;
   listen();
   stop_event_.reset(::eventfd(0, EFD_CLOEXEC));
   thread_ = std::thread([this] { run(); });
 }
 
+void TestNode::start_verbs() {
+  if (address_.host.empty()) address_.host = rdma_address();
+  auto made = VerbsTarget::make(regions_, options_, {address_});
+  CHECK(made.ok());
+  address_ = (*made)->addresses().front();
+  target_ = std::move(*made);
+  regions_.target = target_.get();
+}
+
+void TestNode::freeze() {
+  frozen_ = true;
+  if (transport_ == TransportKind::kVerbs) regions_.admissions_held = true;
+}
+
 void TestNode::stop() {
+  if (transport_ == TransportKind::kVerbs) {
+    regions_.admissions_held = false;
+    regions_.target = nullptr;
+    target_.reset();
+  }
   if (!thread_.joinable()) return;
   const std::uint64_t one = 1;
   CHECK(::write(stop_event_.get(), &one, sizeof one) == sizeof one);
@@ -213,6 +269,10 @@ UniqueFd TestNode::take_frozen() {
 }
 
 void TestNode::break_streams() {
+  if (transport_ == TransportKind::kVerbs) {
+    target_->end_sessions(regions_.file_system, MountEpoch(UINT64_MAX));
+    return;
+  }
   std::lock_guard lock(mutex_);
   for (UniqueFd& fd : accepted_) ::shutdown(fd.get(), SHUT_RDWR);
   accepted_.clear();

@@ -36,8 +36,9 @@ class TestRegions final : public RegionSource {
   };
   RemoteRegion lease(const Shape& shape);
   void revoke(const RemoteRegion& region);
-  void start_over();                   // another generation with nothing leased, as a node that came back empty
-  void raise_epoch(MountEpoch epoch);  // the word and the check; does not end sessions by itself
+  void reopen(const RemoteRegion& region);  // revokes it, and offers the same memory by the same name again
+  void start_over();                        // another generation with nothing leased, as a node that came back empty
+  void raise_epoch(MountEpoch epoch);       // the word and the check; does not end sessions by itself
   std::byte* memory(const RemoteRegion& region) { return data_ + region.address; }
   // The same bytes in a second mapping, as another process has them: to look while the node may be writing, which is a
   // race of two machines and not of two threads.
@@ -48,6 +49,7 @@ class TestRegions final : public RegionSource {
   std::atomic<std::uint64_t> persists{0};
   std::atomic<bool> persists_held{false};  // a PERSIST stays where it is, and its worker's other streams with it
   std::atomic<std::uint64_t> admissions{0};
+  std::atomic<bool> admissions_held{false};    // nobody is told yes or no
   std::atomic<std::uint64_t> claimed_size{0};  // told to agents instead of the true size, if not 0
   std::atomic<Target*> target{nullptr};        // its older sessions end when a newer epoch is admitted
 
@@ -69,21 +71,25 @@ class TestRegions final : public RegionSource {
   MountEpoch epoch_{1};
 };
 
+// This machine's address on an RDMA device; empty when there is none.
+std::string rdma_address();
+
 // Listens and gives streams to a target. The address stays the same through stop() and start().
 class TestNode {
  public:
   TestNode(TransportKind transport, TestRegions& regions, Target::Options options = {});
   ~TestNode();
   void start();
-  void stop();                       // closes listener and target
-  void freeze() { frozen_ = true; }  // accepts and never answers: new streams are kept and not given to the target
-  UniqueFd take_frozen();            // the next stream that a frozen node accepted, for a test to answer it
-  void break_streams();              // ends what is connected, as a cut network would
+  void stop();             // closes listener and target
+  void freeze();           // accepts and never answers: new streams are kept and not given to the target
+  UniqueFd take_frozen();  // the next stream that a frozen node accepted, for a test to answer it
+  void break_streams();    // ends what is connected, as a cut network would
   const NodeAddress& address() const { return address_; }
   Target& target() { return *target_; }
 
  private:
   void listen();
+  void start_verbs();
   void run();
   const TransportKind transport_;
   TestRegions& regions_;

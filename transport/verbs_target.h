@@ -1,0 +1,96 @@
+// VerbsTarget: the node's side of the data plane over RDMA. It decides who may connect and where regions are; the
+// operations themselves are done by the devices, without a thread of ours: a frozen node process goes on being read and
+// written by those who are connected.
+//
+// One thread listens to the connection manager. A connect request is answered only after its hello was read, the
+// session admitted (epoch and key), and the session's older queue pairs destroyed. A few workers answer ATTACH and
+// PERSIST.
+//
+// Invariants:
+//   R1  A stream states its session (is in streams_) before it is admitted, so end_sessions() finds it however the two
+//       interleave.
+//   R2  An rdma_cm id is destroyed by the connection manager's thread only, after its stream's end().
+//   R3  mutex_ is held neither while a stream is ended nor while the RegionSource is called.
+// Thread-safe; takes a Mutex of rank kTransport.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "transport/target.h"
+#include "transport/verbs_stream.h"
+#include "util/mutex.h"
+
+struct rdma_cm_event;
+struct rdma_event_channel;
+
+namespace rmemfs {
+
+class VerbsTarget final : public Target {
+ public:
+  // Listens on `addresses` (kVerbs; port 0: any). kNotSupported: this machine has no RDMA, with the reason; kBusy: a
+  // port is taken; kInvalid: no RDMA device has the address.
+  static Result<std::unique_ptr<VerbsTarget>> make(RegionSource& regions, const Options& options,
+                                                   const std::vector<NodeAddress>& addresses);
+  ~VerbsTarget() override;
+
+  // With real port numbers.
+  const std::vector<NodeAddress>& addresses() const { return addresses_; }
+
+  void adopt(UniqueFd) override {}  // a socket is no queue pair: it is closed
+  void end_sessions(const Uuid& file_system, MountEpoch epoch) override;
+  void quiesce() override;
+  std::size_t connections() const override;
+
+ private:
+  class Worker;
+  struct Connected {
+    std::shared_ptr<VerbsStream> stream;
+    Worker* worker;
+  };
+  struct Request {  // of an agent that wants to connect
+    rdma_cm_id* id;
+    std::vector<std::byte> data;
+    std::uint8_t reads_at_once;
+  };
+
+  VerbsTarget(RegionSource& regions, const Options& options);
+  Result<void> listen(const NodeAddress& address);
+  void run();
+  void handle(const rdma_cm_event& event);
+  Result<void> connect(const Request& request, std::shared_ptr<VerbsStream>& stream);
+  bool supersede(const VerbsStream& stream);
+  Result<std::shared_ptr<VerbsDomain>> domain_of(ibv_context* context, const Uuid& file_system);
+  Result<Worker*> worker_of(ibv_context* context);
+  void refuse(rdma_cm_id* id, Errc code);
+  void end(rdma_cm_id* id);  // and forgets it
+  void reap();
+  std::vector<std::shared_ptr<VerbsStream>> streams() const;
+
+  // Constant after construction.
+  RegionSource& regions_;
+  const Options options_;
+  std::vector<NodeAddress> addresses_;
+  rdma_event_channel* channel_ = nullptr;
+  UniqueFd wakeup_;
+  std::vector<rdma_cm_id*> listeners_;
+
+  std::atomic<bool> stop_{false};
+  mutable Mutex mutex_{LockRank::kTransport};
+  // Guarded by mutex_.
+  std::unordered_map<rdma_cm_id*, Connected> streams_;
+  std::map<std::pair<ibv_context*, Uuid>, std::shared_ptr<VerbsDomain>> domains_;
+
+  // The connection manager's thread's.
+  std::uint64_t next_number_ = 1;
+  std::map<ibv_context*, std::vector<std::unique_ptr<Worker>>> workers_;
+  std::size_t next_worker_ = 0;
+
+  std::thread thread_;  // last: it uses the others
+};
+
+}  // namespace rmemfs
