@@ -4,8 +4,8 @@
 tests/expected.txt is the one list of what must run where. A test that is registered but not listed, or listed but not
 registered, fails the run. A skipped test is shown with its reason; with RMEMFS_EXPECT_ALL=1 it fails the run.
 
-Stages: the dev build; its unit, model, crash and check tests, then its mount tests, one at a time because they look at the
-clock; meanwhile the sanitizer builds compile with what the tests leave idle (SCHED_IDLE: mount tests wait a lot); at last
+Stages: the dev build; its unit, model, crash and check tests, then its mount tests and those in guests (vm), one at a time
+because they look at the clock; meanwhile the sanitizer builds compile with what the tests leave idle (SCHED_IDLE: mount tests wait a lot); at last
 what needs the processors whole: the sanitizer runs and the fuzzing. The linter runs in ./dev check only, or when named.
 """
 import json
@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 LOGS = BUILD / "test-logs"
-LABELS = ("unit", "model", "crash", "fuzz", "check", "lint", "mount")
+LABELS = ("unit", "model", "crash", "fuzz", "check", "lint", "mount", "vm")
 BUILDS = ("dev", "asan", "tsan")
 JOBS = int(os.environ.get("DEV_JOBS") or os.cpu_count() or 1)
 SANITIZERS = {
@@ -271,8 +271,8 @@ def main(arguments):
     if chosen["dev"]:
         configure("dev")
         outcomes += compare_lists(expected, "dev") if not wanted else []
-        # A single named test needs its own program only; the mount tests and the manual's check need all of them.
-        needs_all = not wanted or by_label(chosen["dev"], "mount", "check", "lint", "fuzz")
+        # A single named test needs its own program only; the mount tests, the guests and the manual's check need all of them.
+        needs_all = not wanted or by_label(chosen["dev"], "mount", "vm", "check", "lint", "fuzz")
         compile_targets("dev", [] if needs_all else executables("dev", chosen["dev"]))
     background = threading.Thread(target=sanitizers)
     background.start()
@@ -280,6 +280,7 @@ def main(arguments):
     names = [n for n in chosen["dev"] if n not in missing]
     outcomes += run_tests("dev", by_label(names, "unit", "model", "crash", "check", "lint"), JOBS, long)
     outcomes += run_tests("dev", by_label(names, "mount"), 1, long)
+    outcomes += run_tests("dev", by_label(names, "vm"), 1, long)
     background.join()
     if errors:
         raise Failed("\n".join(errors))
