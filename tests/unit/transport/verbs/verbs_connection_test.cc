@@ -249,31 +249,31 @@ BOOST_AUTO_TEST_CASE(a_key_that_became_stale_is_asked_for_again) {
 }
 
 BOOST_AUTO_TEST_CASE(a_read_given_up_at_its_deadline_never_writes_to_its_buffer) {
+  // Unannounced memory is read through buffers of a bounded size, so a long READ is begun and not done when the first
+  // completions are looked at, however fast the device was.
   World world;
   const RemoteRegion region = world.regions.lease({.length = 16 << 20});
   std::memset(world.regions.memory(region), 0x55, region.length_bytes);
-  Arena arena;
-  ConnectOptions options = options_for(world.regions);
-  options.local_memory = arena.memory;
-  Driver driver(world.node.address(), options);
+  Driver driver(world.node.address(), options_for(world.regions));
   std::uint64_t word = 0;
   Operation warm = read_of(region, 0, reinterpret_cast<std::byte*>(&word), 8);
   BOOST_REQUIRE(driver.run(warm));
-  std::vector<Operation> reads;
-  for (std::size_t i = 0; i < 96; ++i) {
-    reads.push_back(read_of(region, (i % 16) << 20, arena.unit(i % 4), Arena::kUnit));
-    reads.back().deadline = deadline_after_ms(10);
-  }
-  for (Operation& op : reads) driver.post(op);
+  std::vector<std::byte> buffer(kMaxOperationBytes), small(4096);
+  Operation late = read_of(region, 0, buffer.data(), buffer.size());
+  late.deadline = deadline_after_ms(20);
+  Operation other = read_of(region, 0, small.data(), small.size());  // outlives the queue pair
+  driver.post(late);
+  driver.post(other);
+  driver.connection().submit();
+  ::poll(nullptr, 0, 30);
+  while (driver.completed() < 2) driver.poll_once();
+  BOOST_REQUIRE((!late.ok && late.error == Errc::kDeadline));
+  std::fill(buffer.begin(), buffer.end(), std::byte{0});
   BOOST_REQUIRE(driver.drain());
-  const bool any_late = std::any_of(reads.begin(), reads.end(), [](const Operation& op) { return !op.ok; });
-  BOOST_TEST(any_late);  // 96 MiB take an emulated adapter longer
-  std::memset(arena.bytes.data(), 0, arena.bytes.size());
-  ::poll(nullptr, 0, 300);
-  BOOST_TEST(std::all_of(arena.bytes.begin(), arena.bytes.end(), [](std::byte b) { return b == std::byte{0}; }));
-  Operation after = read_of(region, 0, arena.unit(0), 4096);
-  BOOST_REQUIRE(driver.run(after));
-  BOOST_TEST(after.ok);
+  ::poll(nullptr, 0, 100);
+  driver.poll_once();
+  BOOST_TEST(std::all_of(buffer.begin(), buffer.end(), [](std::byte b) { return b == std::byte{0}; }));
+  BOOST_TEST(other.ok);
 }
 
 BOOST_AUTO_TEST_CASE(nobody_listening_and_no_route_are_told_apart_from_silence) {
