@@ -45,8 +45,8 @@ FuseLane::FuseLane(const LaneOptions& options, fuse_session* session, UniqueFd d
       device_(std::move(device)),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       event_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      connections_(options.index, *this, std::move(factory)),
-      buffers_(options.buffers) {
+      buffers_(options.buffers, options.local_memory),
+      connections_(options.index, *this, std::move(factory)) {
   CHECK(epoll_.valid() && event_.valid());
   connections_.on_event_fd = [this](int fd, NodeId node) { watch(fd, node.value()); };
   watch(event_.get(), kEventTag);

@@ -39,6 +39,7 @@ struct LaneOptions {
   PollMode poll = PollMode::kAdaptive;
   std::uint32_t spin_us = 0;   // kFixed
   std::uint32_t buffers = 64;  // requests in flight at most
+  std::shared_ptr<LocalMemory> local_memory;
 };
 
 class FuseLane final : public Executor {
@@ -89,8 +90,8 @@ class FuseLane final : public Executor {
   const LaneOptions options_;
   fuse_session* const session_;
   UniqueFd device_, epoll_, event_;
+  RequestBuffers buffers_;  // outlive the connections, whose operations are on them
   ConnectionSet connections_;
-  RequestBuffers buffers_;
   BufferRef buffer_;
   std::uint64_t request_number_ = 0;
   bool device_watched_ = false;

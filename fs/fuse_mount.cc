@@ -109,6 +109,7 @@ Result<void> FuseMount::mount(FileSystem& files) {
     lane.cores = static_cast<unsigned>(cores.size());
     lane.poll = options_.poll;
     lane.spin_us = options_.spin_us;
+    lane.local_memory = options_.local_memory;
     lanes_.push_back(std::make_unique<FuseLane>(lane, session_, std::move(*device), factory_));
   }
   lane_count_ = lanes_.size();

@@ -23,6 +23,7 @@ struct FuseMountOptions {
   unsigned lanes = 0;                       // 0: one per core that the process may use
   PollMode poll = PollMode::kAdaptive;
   unsigned spin_us = 0;
+  std::shared_ptr<LocalMemory> local_memory = std::make_shared<LocalMemory>();  // learns of the request buffers
   FuseAdapterOptions adapter;
 };
 

@@ -6,15 +6,20 @@
 
 namespace rmemfs {
 
-RequestBuffers::RequestBuffers(std::uint32_t count) : references_(count, 0) {
+RequestBuffers::RequestBuffers(std::uint32_t count, std::shared_ptr<LocalMemory> local_memory)
+    : local_memory_(std::move(local_memory)), references_(count, 0) {
   void* memory =
       ::mmap(nullptr, count * kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   CHECK(memory != MAP_FAILED);
   memory_ = static_cast<std::byte*>(memory);
   for (std::uint32_t i = count; i-- > 0;) free_.push_back(i);
+  local_memory_->announce(whole(), kBytes);
 }
 
-RequestBuffers::~RequestBuffers() { ::munmap(memory_, references_.size() * kBytes); }
+RequestBuffers::~RequestBuffers() {
+  local_memory_->withdraw(whole());
+  ::munmap(memory_, references_.size() * kBytes);
+}
 
 BufferRef RequestBuffers::take() {
   if (free_.empty()) return {};

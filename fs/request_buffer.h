@@ -3,14 +3,18 @@
 //
 // Layout: the request begins kRequestHead bytes before a page, so that a WRITE's payload (behind its two headers)
 // begins on the page; a READ's request is shorter than that head, so its data may use everything from the page on.
+// The buffers are announced to LocalMemory, one unit each, so that an RDMA device reads and writes them without a copy.
 // Thread: the lane's only. Bound: `count` buffers; without a free one the lane stops reading requests.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
+
+#include "transport/local_memory.h"
 
 namespace rmemfs {
 
@@ -48,7 +52,7 @@ class RequestBuffers {
   static constexpr std::size_t kPage = 4096;
   static constexpr std::size_t kBytes = kPage + kMaxRequestData;
 
-  explicit RequestBuffers(std::uint32_t count);
+  RequestBuffers(std::uint32_t count, std::shared_ptr<LocalMemory> local_memory);
   ~RequestBuffers();
   RequestBuffers(const RequestBuffers&) = delete;
   RequestBuffers& operator=(const RequestBuffers&) = delete;
@@ -58,6 +62,9 @@ class RequestBuffers {
 
  private:
   friend class BufferRef;
+  std::span<std::byte> whole() const { return {memory_, references_.size() * kBytes}; }
+
+  const std::shared_ptr<LocalMemory> local_memory_;
   std::byte* memory_ = nullptr;            // mapped; pages are touched when first used
   std::vector<std::uint32_t> references_;  // by buffer
   std::vector<std::uint32_t> free_;        // last used first: few buffers stay warm

@@ -22,7 +22,7 @@ namespace rmemfs {
 class Listener {
  public:
   struct Options {
-    std::vector<std::string> addresses;  // "unix:PATH", "tcp://HOST:PORT" (port 0: any)
+    std::vector<std::string> addresses;  // "unix:PATH", "tcp://HOST:PORT", "rdma://HOST:PORT" (port 0: any)
     bool insecure = false;               // allow TCP beyond loopback
     std::uint32_t socket_mode = 0600;    // of unix sockets
     std::uint32_t first_bytes_timeout_ms = 5000;

@@ -34,19 +34,21 @@ bool is_loopback(const sockaddr* address) {
          IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr);
 }
 
-std::string real_address(int fd, const std::string& host) {
+std::string real_address(int fd, std::string_view scheme, const std::string& host) {
   sockaddr_storage name{};
   socklen_t size = sizeof name;
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) return "tcp://" + host;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) return std::string(scheme) + host;
   const in_port_t port = name.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&name)->sin6_port
                                                     : reinterpret_cast<sockaddr_in*>(&name)->sin_port;
   const bool bracket = host.find(':') != std::string::npos;
-  return "tcp://" + (bracket ? "[" + host + "]" : host) + ":" + std::to_string(ntohs(port));
+  return std::string(scheme) + (bracket ? "[" + host + "]" : host) + ":" + std::to_string(ntohs(port));
 }
 
-Result<ListeningSocket> listen_tcp(const std::string& address, std::string_view rest, bool insecure) {
+Result<ListeningSocket> listen_tcp(const std::string& address, std::string_view scheme, bool insecure) {
+  const std::string_view rest = std::string_view(address).substr(scheme.size());
+  const std::string form = std::string(scheme) + "HOST:PORT";
   const std::size_t colon = rest.rfind(':');
-  if (colon == std::string_view::npos) return invalid(address, "has no port; write tcp://HOST:PORT");
+  if (colon == std::string_view::npos) return invalid(address, "has no port; write " + form);
   std::string host(rest.substr(0, colon));
   const std::string port(rest.substr(colon + 1));
   std::uint16_t number = 0;
@@ -57,7 +59,7 @@ Result<ListeningSocket> listen_tcp(const std::string& address, std::string_view 
   } else if (host.find(':') != std::string::npos) {
     return invalid(address, "names an IPv6 host without brackets");
   }
-  if (host.empty()) return invalid(address, "has no host; write tcp://HOST:PORT");
+  if (host.empty()) return invalid(address, "has no host; write " + form);
 
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
@@ -81,7 +83,7 @@ Result<ListeningSocket> listen_tcp(const std::string& address, std::string_view 
       ::bind(socket.fd(), found->ai_addr, found->ai_addrlen) != 0 || ::listen(socket.fd(), kBacklog) != 0) {
     return failed(address);
   }
-  socket.address = real_address(socket.fd(), host);
+  socket.address = real_address(socket.fd(), scheme, host);
   return socket;
 }
 
@@ -89,8 +91,10 @@ Result<ListeningSocket> listen_tcp(const std::string& address, std::string_view 
 
 Result<ListeningSocket> listen_on(const std::string& address, bool insecure, std::uint32_t socket_mode) {
   const std::string_view text = address;
-  if (text.starts_with("tcp://")) return listen_tcp(address, text.substr(6), insecure);
-  if (!text.starts_with("unix:")) return invalid(address, "is not unix:PATH or tcp://HOST:PORT");
+  for (const std::string_view scheme : {"tcp://", "rdma://"}) {
+    if (text.starts_with(scheme)) return listen_tcp(address, scheme, insecure);
+  }
+  if (!text.starts_with("unix:")) return invalid(address, "is not unix:PATH, tcp://HOST:PORT or rdma://HOST:PORT");
   Result<ListeningUnixSocket> bound = ListeningUnixSocket::bind(address.substr(5), socket_mode, kBacklog);
   if (!bound.ok()) {
     if (bound.error().code == Errc::kLocked) {

@@ -1,4 +1,5 @@
-// A listening socket of a memory node, by its address.
+// A listening socket of a memory node, by its address. Of an rdma:// address it is the TCP side, at the same host and
+// port: the control plane, and data of those who cannot use RDMA. (VerbsTarget listens for the others.)
 #pragma once
 
 #include <optional>

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/memfd.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -13,6 +14,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <optional>
 
 #include "util/log.h"
 
@@ -20,6 +22,7 @@ namespace rmemfs {
 namespace {
 
 constexpr const char* kWhere = "pool";
+constexpr std::uint64_t kGiantPage = std::uint64_t{1} << 30;
 
 std::string mib(std::uint64_t bytes) {
   char text[40];
@@ -37,15 +40,20 @@ std::string parent_of(const std::string& path) {
   return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
 }
 
+std::optional<std::uint64_t> meminfo(std::string_view wanted) {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  std::uint64_t number = 0;
+  for (std::string unit; file >> key >> number && std::getline(file, unit);) {
+    if (key == wanted) return number;
+  }
+  return std::nullopt;
+}
+
 // What the host can still give without swapping; UINT64_MAX when it does not say.
 std::uint64_t available_memory() {
-  std::ifstream meminfo("/proc/meminfo");
-  std::string key;
-  std::uint64_t kib = 0;
-  for (std::string unit; meminfo >> key >> kib && std::getline(meminfo, unit);) {
-    if (key == "MemAvailable:") return kib << 10;
-  }
-  return UINT64_MAX;
+  const auto kib = meminfo("MemAvailable:");
+  return kib ? *kib << 10 : UINT64_MAX;
 }
 
 Result<void> check_memory(std::uint64_t bytes) {
@@ -109,6 +117,9 @@ std::array<std::byte, 16> host_boot_id() {
 
 Result<std::unique_ptr<PoolMemory>> PoolMemory::open(const PoolOptions& options) {
   if (options.path.empty()) return open_anonymous(options);
+  if (options.hugepages == Hugepages::k2M || options.hugepages == Hugepages::k1G) {
+    return Error(Errc::kInvalid, kWhere, "huge pages are for memory without a file; put the file on hugetlbfs instead");
+  }
   UniqueFd fd(::open(options.path.c_str(), O_RDWR | O_CLOEXEC));
   if (fd.valid()) return open_existing(options, std::move(fd));
   if (errno != ENOENT) return failed(options.path, "open");
@@ -117,21 +128,48 @@ Result<std::unique_ptr<PoolMemory>> PoolMemory::open(const PoolOptions& options)
 
 Result<std::unique_ptr<PoolMemory>> PoolMemory::open_anonymous(const PoolOptions& options) {
   if (options.data_bytes == 0) return Error(Errc::kInvalid, kWhere, "a new pool needs a size");
-  std::unique_ptr<PoolMemory> memory(new PoolMemory);
-  ASSIGN_OR_RETURN(memory->layout_, PoolLayout::make(options.data_bytes, kPoolPage));
-  RETURN_IF_ERROR(check_memory(memory->layout_.file_bytes));
-  memory->fd_.reset(::memfd_create("rmemfs-pool", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!memory->fd_.valid()) return failed("anonymous", "memfd_create");
-  if (::ftruncate(memory->fd(), static_cast<off_t>(memory->layout_.file_bytes)) != 0) {
-    return failed("anonymous", "ftruncate");
+  switch (options.hugepages) {
+    case Hugepages::kOff:
+      return open_anonymous(options, kPoolPage);
+    case Hugepages::k2M:
+      return open_anonymous(options, kHugePage);
+    case Hugepages::k1G:
+      return open_anonymous(options, kGiantPage);
+    case Hugepages::kAuto:
+      break;
   }
+  if (meminfo("HugePages_Total:").value_or(0) == 0) return open_anonymous(options, kPoolPage);
+  auto huge = open_anonymous(options, kHugePage);
+  if (huge.ok()) return huge;
+  log::info("the pool is on ordinary pages: {}", huge.error().detail);
+  return open_anonymous(options, kPoolPage);
+}
+
+Result<std::unique_ptr<PoolMemory>> PoolMemory::open_anonymous(const PoolOptions& options, std::uint64_t page_bytes) {
+  const bool huge = page_bytes != kPoolPage;
+  std::unique_ptr<PoolMemory> memory(new PoolMemory);
+  ASSIGN_OR_RETURN(memory->layout_, PoolLayout::make(options.data_bytes, page_bytes));
+  const std::uint64_t bytes = memory->layout_.file_bytes;
+  if (!huge) RETURN_IF_ERROR(check_memory(bytes));
+  const unsigned pages = !huge ? 0 : MFD_HUGETLB | (page_bytes == kGiantPage ? MFD_HUGE_1GB : MFD_HUGE_2MB);
+  memory->fd_.reset(::memfd_create("rmemfs-pool", MFD_CLOEXEC | MFD_ALLOW_SEALING | pages));
+  if (!memory->fd_.valid()) return failed("anonymous", "memfd_create");
+  if (::ftruncate(memory->fd(), static_cast<off_t>(bytes)) != 0) return failed("anonymous", "ftruncate");
   // An agent that maps it cannot cut it short under us.
   if (::fcntl(memory->fd(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
     return failed("anonymous", "seal");
   }
-  memory->fresh_ = memory->anonymous_ = true;
+  memory->fresh_ = true;
+  // Huge pages were reserved by mapping them, and stay: given back, they might be somebody else's when needed again.
+  memory->punches_ = !huge;
   memory->after_persist_ = options.after_persist;
-  RETURN_IF_ERROR(memory->map({}, memory->layout_.file_bytes));
+  if (const Result<void> mapped = memory->map({}, bytes); !mapped.ok()) {
+    if (!huge) return mapped.error();
+    return Error(Errc::kNoMemory, kWhere,
+                 "there are not " + std::to_string(bytes / page_bytes) + " free huge pages of " +
+                     std::to_string(page_bytes >> 20) + " MiB (see /sys/kernel/mm/hugepages)");
+  }
+  if (huge) log::info("the pool is on {} huge pages of {} MiB", bytes / page_bytes, page_bytes >> 20);
   return memory;
 }
 
@@ -244,8 +282,8 @@ Result<void> PoolMemory::persist(const void* address, std::size_t length) {
 
 Result<void> PoolMemory::zero(std::uint64_t offset, std::uint64_t length) {
   // Anonymous memory goes back to the host; a named file keeps the room that was reserved for it.
-  if (!anonymous_ || ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
-                                 static_cast<off_t>(length)) != 0) {
+  if (!punches_ || ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                               static_cast<off_t>(length)) != 0) {
     std::memset(bytes_.data() + offset, 0, length);
   }
   return persist(bytes_.data() + offset, length);

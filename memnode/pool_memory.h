@@ -19,11 +19,15 @@
 
 namespace rmemfs {
 
+// Of anonymous memory. Huge pages make registering for RDMA and every device's look-ups cheaper; kAuto falls back.
+enum class Hugepages : std::uint8_t { kAuto, kOff, k2M, k1G };
+
 struct PoolOptions {
-  std::string path;                     // empty: anonymous
-  bool persistent = false;              // `path` is mapped by libpmem
-  std::uint64_t data_bytes = 0;         // to lend; 0: what the existing pool has
-  std::function<void()> after_persist;  // tests look at the bytes here; the pool's lock may be held
+  std::string path;                       // empty: anonymous
+  bool persistent = false;                // `path` is mapped by libpmem
+  std::uint64_t data_bytes = 0;           // to lend; 0: what the existing pool has
+  Hugepages hugepages = Hugepages::kOff;  // kInvalid with a path: its file system decides, and persistent memory itself
+  std::function<void()> after_persist;    // tests look at the bytes here; the pool's lock may be held
 };
 
 class PoolMemory {
@@ -52,6 +56,7 @@ class PoolMemory {
  private:
   PoolMemory() = default;
   static Result<std::unique_ptr<PoolMemory>> open_anonymous(const PoolOptions& options);
+  static Result<std::unique_ptr<PoolMemory>> open_anonymous(const PoolOptions& options, std::uint64_t page_bytes);
   static Result<std::unique_ptr<PoolMemory>> open_existing(const PoolOptions& options, UniqueFd fd);
   static Result<std::unique_ptr<PoolMemory>> open_new(const PoolOptions& options);
   Result<void> take(UniqueFd locked, const std::string& path);
@@ -64,7 +69,8 @@ class PoolMemory {
   std::unique_ptr<PersistentMemory> pmem_;
   std::span<std::byte> bytes_;
   PoolLayout layout_;
-  bool fresh_ = false, persistent_ = false, anonymous_ = false;
+  bool fresh_ = false, persistent_ = false;
+  bool punches_ = false;  // released memory goes back to the host
   std::function<void()> after_persist_;
 };
 

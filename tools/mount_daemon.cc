@@ -21,6 +21,7 @@
 #include "tools/format_file_system.h"
 #include "tools/lost_files.h"
 #include "tools/node_check.h"
+#include "transport/local_memory.h"
 #include "util/log.h"
 
 namespace rmemfs {
@@ -219,12 +220,17 @@ Result<void> MountDaemon::mount() {
   connect.session.epoch = store_->superblock.epoch;
   connect.file_system_key = store_->superblock.key;
   connect.connect_timeout_ms = std::min<std::uint32_t>(options.deadline_ms, connect.connect_timeout_ms);
-  Manager* const manager = manager_.get();
-  auto factory = [connect, manager](NodeId node, std::uint32_t lane) -> Result<std::unique_ptr<Connection>> {
+  connect.deadline_ms = options.deadline_ms;
+  connect.local_memory = std::make_shared<LocalMemory>();
+  mount.local_memory = connect.local_memory;
+  ASSIGN_OR_RETURN(const NodeTransports transports,
+                   choose_transports(manager_->nodes(), options.transport, connect, connect.connect_timeout_ms));
+  auto factory = [connect, transports](NodeId node, std::uint32_t lane) -> Result<std::unique_ptr<Connection>> {
     ConnectOptions own = connect;
     own.session.lane = lane;
-    ASSIGN_OR_RETURN(const NodeAddress address, NodeAddress::parse(manager->address(node)));
-    return make_connection(address, own);
+    const auto found = transports.find(node);
+    if (found == transports.end()) return Error(Errc::kNotFound, "connection");
+    return make_connection(found->second, own);
   };
   mount_ = std::make_unique<FuseMount>(mount, factory);
   FuseMount* const lanes = mount_.get();

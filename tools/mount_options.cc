@@ -85,6 +85,15 @@ Result<void> set_value(std::string_view name, std::string_view value, MountOptio
     if (!options.sync_commit) {
       ASSIGN_OR_RETURN(options.commit_ms, parse_milliseconds(name, value));
     }
+  } else if (name == "transport") {
+    if (value == "auto")
+      options.transport = TransportChoice::kAuto;
+    else if (value == "rdma")
+      options.transport = TransportChoice::kRdma;
+    else if (value == "tcp")
+      options.transport = TransportChoice::kTcp;
+    else
+      return bad(name, value, "is none of auto, rdma and tcp");
   } else if (name == "require") {
     if (value != "persistent") return bad(name, value, "is not known; only \"persistent\" is");
     options.require_persistent = true;

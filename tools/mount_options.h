@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "fs/fuse_lane.h"
+#include "tools/node_transport.h"
 #include "util/result.h"
 
 namespace rmemfs {
@@ -23,6 +24,7 @@ struct MountOptions {
   std::optional<std::uint64_t> cache_bytes;
   double attribute_timeout_s = 3600;
   double entry_timeout_s = 3600;
+  TransportChoice transport = TransportChoice::kAuto;
   bool require_persistent = false;
   bool degraded = false;
   bool read_only = false;

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "memnode/pool.h"
 #include "tools/cli.h"
 #include "transport/target.h"
+#include "transport/verbs_target.h"
 #include "util/log.h"
 #include "util/unique_fd.h"
 
@@ -34,6 +36,7 @@ struct Arguments {
   std::string pool, log = "stderr", pid_file;
   std::vector<std::string> listen;
   std::string socket_mode = "0600";
+  Hugepages hugepages = Hugepages::kAuto;
   unsigned threads = 2;
   std::uint32_t poll_us = 0;
   int ready_fd = -1;
@@ -48,12 +51,14 @@ std::optional<int> parse(int argc, char** argv, Arguments& arguments) {
                  "Keep the memory in this file (in /dev/shm or on hugetlbfs) and find it again after a restart; "
                  "pmem:PATH for persistent memory. Without it the memory ends with the process")
       ->type_name("PATH");
-  app.add_option("--listen", arguments.listen,
-                 "Where to serve: unix:PATH or tcp://HOST:PORT; may be repeated [unix:/run/rmemd.sock]")
+  app.add_option(
+         "--listen", arguments.listen,
+         "Where to serve: unix:PATH, tcp://HOST:PORT or rdma://HOST:PORT (RDMA, and TCP at the same address for "
+         "what RDMA does not carry); may be repeated [unix:/run/rmemd.sock]")
       ->type_name("ADDRESS")
       ->take_all()
       ->allow_extra_args(false);
-  app.add_flag("--insecure", arguments.insecure, "Allow TCP addresses that other machines can reach, unencrypted");
+  app.add_flag("--insecure", arguments.insecure, "Allow addresses that other machines can reach, unencrypted");
   app.add_option("--socket-mode", arguments.socket_mode, "Permissions of unix sockets, in octal")
       ->type_name("MODE")
       ->capture_default_str()
@@ -61,6 +66,12 @@ std::optional<int> parse(int argc, char** argv, Arguments& arguments) {
         const bool octal = !text.empty() && text.size() <= 4 && text.find_first_not_of("01234567") == std::string::npos;
         return octal && std::stoul(text, nullptr, 8) <= 0777 ? "" : "\"" + text + "\" is not an octal mode up to 0777";
       });
+  app.add_option("--hugepages", arguments.hugepages,
+                 "Huge pages for memory without --pool: auto (where there are enough), off, 2M or 1G")
+      ->type_name("WHICH")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, Hugepages>{
+          {"auto", Hugepages::kAuto}, {"off", Hugepages::kOff}, {"2M", Hugepages::k2M}, {"1G", Hugepages::k1G}}))
+      ->default_str("auto");
   app.add_option("--threads", arguments.threads, "Threads that serve data over TCP")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
@@ -192,11 +203,32 @@ void tell_ready(int fd, const std::string& line) {
     log::warn("the ready line could not be written: {}", std::strerror(errno));
 }
 
+// Binds the rdma:// addresses among `listen`, and gives them their real ports: TCP listens at the same ones.
+Result<void> listen_for_rdma(MemoryNode& node, std::vector<std::string>& listen, std::unique_ptr<VerbsTarget>& verbs) {
+  std::vector<NodeAddress> addresses;
+  std::vector<std::string*> texts;
+  for (std::string& text : listen) {
+    if (!text.starts_with("rdma://")) continue;
+    // The address form of a node has no port 0, which here means any.
+    const bool any = text.ends_with(":0");
+    auto address = NodeAddress::parse(any ? text.substr(0, text.size() - 1) + "1" : text);
+    if (!address.ok()) return Error(Errc::kInvalid, "listen", address.error().detail);
+    if (any) address->port = 0;
+    addresses.push_back(std::move(*address));
+    texts.push_back(&text);
+  }
+  if (addresses.empty()) return success();
+  ASSIGN_OR_RETURN(verbs, VerbsTarget::make(node, Target::Options{}, addresses));
+  for (std::size_t i = 0; i < texts.size(); ++i) *texts[i] = verbs->addresses()[i].to_string();
+  return success();
+}
+
 int serve(const Arguments& arguments, const sigset_t& signals, const UniqueFd& background) {
   PoolOptions pool_options;
   pool_options.persistent = arguments.pool.starts_with(kPmemPrefix);
   pool_options.path = pool_options.persistent ? arguments.pool.substr(kPmemPrefix.size()) : arguments.pool;
   pool_options.data_bytes = arguments.size;
+  pool_options.hugepages = arguments.hugepages;
   if (pool_options.persistent && pool_options.path.empty()) {
     cli::print_error(kProgram, "--pool pmem: names no file");
     return cli::kUsage;
@@ -219,17 +251,23 @@ int serve(const Arguments& arguments, const sigset_t& signals, const UniqueFd& b
   target_options.spin_us = 0;
   Result<std::unique_ptr<Target>> shm = Target::make_shm(node, target_options);
   if (!shm.ok()) return fail(shm.error());
-  node.set_targets({tcp->get(), shm->get()});
+  std::unique_ptr<VerbsTarget> verbs;
+  std::vector<std::string> listen = arguments.listen;
+  if (const Result<void> bound = listen_for_rdma(node, listen, verbs); !bound.ok()) return fail(bound.error());
+  std::vector<Target*> targets{tcp->get(), shm->get()};
+  if (verbs != nullptr) targets.push_back(verbs.get());
+  node.set_targets(targets);
   Result<std::unique_ptr<NodeServer>> control = NodeServer::start(node);
   if (!control.ok()) return fail(control.error());
 
   Listener::Options listener_options;
-  listener_options.addresses = arguments.listen;
+  listener_options.addresses = listen;
   listener_options.insecure = arguments.insecure;
   listener_options.socket_mode = static_cast<std::uint32_t>(std::stoul(arguments.socket_mode, nullptr, 8));
   Result<std::unique_ptr<Listener>> listener =
       Listener::start(listener_options, {tcp->get(), shm->get(), control->get()});
   if (!listener.ok()) return fail(listener.error());
+  if (verbs != nullptr) verbs->start();
   if (!arguments.pid_file.empty()) {
     if (const Result<void> written = write_pid_file(arguments.pid_file); !written.ok()) return fail(written.error());
   }

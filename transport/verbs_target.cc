@@ -99,7 +99,10 @@ VerbsTarget::VerbsTarget(RegionSource& regions, const Options& options) : region
 
 Result<std::unique_ptr<VerbsTarget>> VerbsTarget::make(RegionSource& regions, const Options& options,
                                                        const std::vector<NodeAddress>& addresses) {
-  if (const auto reason = why_no_rdma()) return Error(Errc::kNotSupported, "listen", *reason);
+  if (const auto reason = why_no_rdma()) {
+    return Error(Errc::kNotSupported, "listen",
+                 (addresses.empty() ? "" : addresses.front().to_string() + ": ") + *reason);
+  }
   std::unique_ptr<VerbsTarget> target(new VerbsTarget(regions, options));
   target->wakeup_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   target->channel_ = ::rdma_create_event_channel();
@@ -108,8 +111,11 @@ Result<std::unique_ptr<VerbsTarget>> VerbsTarget::make(RegionSource& regions, co
     return Error(errc_from_errno(errno), "listen", "no RDMA event channel");
   }
   for (const NodeAddress& address : addresses) RETURN_IF_ERROR(target->listen(address));
-  target->thread_ = std::thread([raw = target.get()] { raw->run(); });
   return target;
+}
+
+void VerbsTarget::start() {
+  thread_ = std::thread([this] { run(); });
 }
 
 Result<void> VerbsTarget::listen(const NodeAddress& address) {

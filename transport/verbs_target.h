@@ -32,11 +32,12 @@ namespace rmemfs {
 
 class VerbsTarget final : public Target {
  public:
-  // Listens on `addresses` (kVerbs; port 0: any). kNotSupported: this machine has no RDMA, with the reason; kBusy: a
-  // port is taken; kInvalid: no RDMA device has the address.
+  // Binds to `addresses` (kVerbs; port 0: any); who connects waits for start(). kNotSupported: this machine has no
+  // RDMA, with the reason; kBusy: a port is taken; kInvalid: no RDMA device has the address.
   static Result<std::unique_ptr<VerbsTarget>> make(RegionSource& regions, const Options& options,
                                                    const std::vector<NodeAddress>& addresses);
   ~VerbsTarget() override;
+  void start();  // once
 
   // With real port numbers.
   const std::vector<NodeAddress>& addresses() const { return addresses_; }

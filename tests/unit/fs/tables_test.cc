@@ -123,7 +123,7 @@ BOOST_AUTO_TEST_SUITE_END()
 BOOST_AUTO_TEST_SUITE(request_buffers)
 
 BOOST_AUTO_TEST_CASE(a_buffer_comes_back_with_its_last_reference) {
-  RequestBuffers buffers(1);
+  RequestBuffers buffers(1, std::make_shared<LocalMemory>());
   BufferRef first = buffers.take();
   BOOST_TEST(static_cast<bool>(first));
   BOOST_TEST(!buffers.take());
@@ -136,7 +136,7 @@ BOOST_AUTO_TEST_CASE(a_buffer_comes_back_with_its_last_reference) {
 }
 
 BOOST_AUTO_TEST_CASE(a_payload_begins_on_a_page) {
-  RequestBuffers buffers(2);
+  RequestBuffers buffers(2, std::make_shared<LocalMemory>());
   const BufferRef buffer = buffers.take();
   BOOST_TEST(reinterpret_cast<std::uintptr_t>(buffer.data().data()) % 4096 == 0u);
   BOOST_TEST((buffer.request().data() + RequestBuffers::kRequestHead == buffer.data().data()));

@@ -211,8 +211,10 @@ void TestNode::start_verbs() {
   auto made = VerbsTarget::make(regions_, options_, {address_});
   CHECK(made.ok());
   address_ = (*made)->addresses().front();
+  VerbsTarget& verbs = **made;
   target_ = std::move(*made);
   regions_.target = target_.get();
+  verbs.start();
 }
 
 void TestNode::freeze() {
