@@ -13,8 +13,13 @@ Result<ConnectionSet::Link*> ConnectionSet::link(NodeId node) {
   if (!link.connection) {
     ASSIGN_OR_RETURN(link.connection, factory_(node, lane_));
     if (on_event_fd && link.connection->event_fd() >= 0) on_event_fd(link.connection->event_fd(), node);
+    if (on_first_use) on_first_use(node);
   }
   return &link;
+}
+
+void ConnectionSet::connect(NodeId node) {
+  if (auto made = link(node); made.ok()) (*made)->connection->connect();
 }
 
 Posted ConnectionSet::post(NodeId node, Operation& operation) {

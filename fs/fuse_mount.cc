@@ -117,7 +117,10 @@ Result<void> FuseMount::mount(FileSystem& files) {
 }
 
 void FuseMount::serve() {
-  for (auto& lane : lanes_) lane->on_ended = on_ended;
+  for (auto& lane : lanes_) {
+    lane->on_ended = on_ended;
+    lane->connections().on_first_use = [this](NodeId node) { connect_all(node); };
+  }
   // The first lane reads INIT alone; the others start once it is answered.
   lanes_.front()->on_request = [this] {
     if (!adapter_->initialized) return false;
@@ -131,6 +134,19 @@ void FuseMount::serve() {
 void FuseMount::unmount() {
   if (!std::exchange(mounted_, false)) return;
   fuse_session_unmount(session_);
+}
+
+void FuseMount::connect_all(NodeId node) {
+  {
+    MutexLock lock(mutex_);
+    if (!used_.insert(node).second) return;
+  }
+  for (const auto& lane : lanes_) {
+    spawn([](FuseLane& there, NodeId to) -> Task<void> {
+      co_await ResumeOn{there};
+      there.connections().connect(to);
+    }(*lane, node));
+  }
 }
 
 bool FuseMount::drain(TimePoint deadline) {

@@ -6,12 +6,14 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "fs/file_system.h"
 #include "fs/fuse_adapter.h"
 #include "fs/fuse_lane.h"
+#include "util/mutex.h"
 #include "util/result.h"
 
 namespace rmemfs {
@@ -53,6 +55,9 @@ class FuseMount {
 
  private:
   Result<UniqueFd> clone_device() const;
+  // A lane uses a node for the first time: the others connect to it as well, as long as it answers. A frozen node then
+  // stops no lane's I/O over shm and RDMA.
+  void connect_all(NodeId node);
 
   const FuseMountOptions options_;
   const ConnectionFactory factory_;
@@ -61,6 +66,8 @@ class FuseMount {
   std::unique_ptr<FuseAdapter> adapter_;
   fuse_session* session_ = nullptr;
   bool mounted_ = false;
+  Mutex mutex_{LockRank::kLeaf};
+  std::set<NodeId> used_;  // guarded by mutex_
   std::vector<std::unique_ptr<FuseLane>> lanes_;
 };
 

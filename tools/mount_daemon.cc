@@ -22,6 +22,7 @@
 #include "tools/lost_files.h"
 #include "tools/node_check.h"
 #include "transport/local_memory.h"
+#include "transport/region_places.h"
 #include "util/log.h"
 
 namespace rmemfs {
@@ -222,6 +223,7 @@ Result<void> MountDaemon::mount() {
   connect.connect_timeout_ms = std::min<std::uint32_t>(options.deadline_ms, connect.connect_timeout_ms);
   connect.deadline_ms = options.deadline_ms;
   connect.local_memory = std::make_shared<LocalMemory>();
+  connect.region_places = std::make_shared<RegionPlaces>();
   mount.local_memory = connect.local_memory;
   ASSIGN_OR_RETURN(const NodeTransports transports,
                    choose_transports(manager_->nodes(), options.transport, connect, connect.connect_timeout_ms));

@@ -106,6 +106,8 @@ class Connection {
   virtual Posted post(Operation& op) = 0;
   // Sends what post() gathered (doorbell batching). Call once after a burst of posts, before sleeping.
   virtual void submit() = 0;
+  // Starts to connect although nothing is posted: who does it early does not depend on the node later.
+  virtual void connect() {}
   // Moves things forward without blocking (progress, deadlines, reconnection); appends completed operations to `done`.
   virtual void poll(std::vector<Operation*>& done) = 0;
   // Readable (EPOLLIN) whenever poll() would do something; -1 if operations always complete inside post().
@@ -135,6 +137,7 @@ struct NodeAddress {
 };
 
 class LocalMemory;
+class RegionPlaces;
 
 struct ConnectOptions {
   SessionId session;
@@ -145,6 +148,8 @@ struct ConnectOptions {
   std::uint32_t deadline_ms = 10000;
   // verbs: the memory that operations use without a copy; shared by a process's connections. Null: all is copied.
   std::shared_ptr<LocalMemory> local_memory;
+  // verbs: where regions are; shared by a process's connections. Null: this one's own.
+  std::shared_ptr<RegionPlaces> region_places;
 };
 
 // Makes a connection of the address's kind. Does not connect yet, so a dead node does not delay a mount.

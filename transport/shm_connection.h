@@ -35,6 +35,7 @@ class ShmConnection final : public Connection {
   Posted post(Operation& op) override;
   void submit() override;
   void poll(std::vector<Operation*>& done) override;
+  void connect() override { link_.want(); }
   int event_fd() const override { return link_.event_fd(); }
   std::size_t outstanding() const override { return pending_.size() + completed_.size(); }
   ConnectionStatistics statistics() const override;

@@ -46,6 +46,8 @@ bool refused_here(ibv_wc_status status) {
          status == IBV_WC_LOC_ACCESS_ERR;
 }
 
+bool reads_to_persist(const Operation& op) { return op.region->durability.method == PersistMethod::kReadAfterWrite; }
+
 void fill(std::vector<std::uint32_t>& list, std::uint32_t count) {
   list.clear();
   while (count > 0) list.push_back(--count);
@@ -61,6 +63,7 @@ Result<std::unique_ptr<Connection>> VerbsConnection::make(const NodeAddress& add
 
 VerbsConnection::VerbsConnection(const NodeAddress& address, const ConnectOptions& options)
     : options_(options),
+      places_(options.region_places != nullptr ? options.region_places : std::make_shared<RegionPlaces>()),
       link_(address, options, {.sends = kDepth, .receives = kMessages, .inline_bytes = kInlineBytes},
             [this](QueuePair& pair, const std::shared_ptr<VerbsDevice>& device) { return prepare(pair, device); }) {
   CHECK(options_.max_outstanding > 0);
@@ -107,7 +110,7 @@ void VerbsConnection::began() {
   ring_.resize(link_.pair().sends());
   forget_queue();
   most_ = std::min<std::uint64_t>(kMostBytes, link_.most_message_bytes());
-  fill(free_messages_, std::min<std::uint32_t>(kMessages, link_.credits()));
+  fill(free_messages_, std::min<std::uint32_t>(kMessages, link_.answer().credits));
   link_.kick(true);
 }
 
@@ -261,6 +264,7 @@ VerbsConnection::Region& VerbsConnection::region_of(Entry& entry) {
   const RegionName name = RegionName::of(*entry.op->region);
   Region& region = regions_[name];
   region.name = name;
+  if (region.place == nullptr) region.place = places_->find(link_.answer().instance, name);
   entry.region = &region;
   return region;
 }
@@ -274,7 +278,8 @@ bool VerbsConnection::advance_front(TimePoint now) {
     return true;
   }
   Region& region = region_of(*entry);
-  if (!region.attached) {
+  const bool asks_node = op.kind == OperationKind::kPersist && !reads_to_persist(op);
+  if (region.place == nullptr || (asks_node && !region.attached)) {
     if (!region.asked) to_ask_.push_back(&region);
     region.asked = true;
     waiting_.splice(waiting_.end(), ready_, entry);
@@ -283,8 +288,8 @@ bool VerbsConnection::advance_front(TimePoint now) {
   if (!entry->begun()) {
     const std::uint64_t length = op.kind == OperationKind::kCompareSwap ? 8 : op.length_bytes;
     const bool writes = op.kind == OperationKind::kWrite || op.kind == OperationKind::kCompareSwap;
-    const bool outside = op.offset > region.place.length || length > region.place.length - op.offset;
-    if (outside || (writes && !region.place.writable)) {
+    const bool outside = op.offset > region.place->length || length > region.place->length - op.offset;
+    if (outside || (writes && !region.place->writable)) {
       fail(op, outside ? Errc::kOutOfBounds : Errc::kNotPermitted);
       complete(ready_, entry);
       return true;
@@ -306,12 +311,12 @@ bool VerbsConnection::cut(Entry& entry) {
     case OperationKind::kPersist:
       break;
   }
-  if (entry.op->region->durability.method == PersistMethod::kReadAfterWrite) return cut_word(entry);
+  if (reads_to_persist(*entry.op)) return cut_word(entry);
   verbs::Request request;
   request.kind = verbs::Kind::kPersist;
   request.region = entry.op->region->id;
   request.offset = entry.op->length_bytes == 0 ? 0 : entry.op->offset;
-  request.length = entry.op->length_bytes == 0 ? entry.region->place.length : entry.op->length_bytes;
+  request.length = entry.op->length_bytes == 0 ? entry.region->place->length : entry.op->length_bytes;
   if (!send_request(request, nullptr, &entry)) return false;
   ++entry.pending;  // until it is answered
   return true;
@@ -323,7 +328,7 @@ bool VerbsConnection::cut_transfer(Entry& entry) {
   while (entry.cut < op.length_bytes) {
     if (!room()) return false;
     verbs::Part part =
-        verbs::first_part(entry.region->place, op.offset + entry.cut, op.length_bytes - entry.cut, most_);
+        verbs::first_part(*entry.region->place, op.offset + entry.cut, op.length_bytes - entry.cut, most_);
     std::byte* const data = op.buffer + entry.cut;
     Work work;
     work.entry = &entry;
@@ -364,8 +369,8 @@ bool VerbsConnection::cut_word(Entry& entry) {
   if (!room() || free_results_.empty()) return false;
   Operation& op = *entry.op;
   const bool swap = op.kind == OperationKind::kCompareSwap;
-  const std::uint64_t length = std::min<std::uint64_t>(8, entry.region->place.length);
-  const verbs::Part part = verbs::first_part(entry.region->place, swap ? op.offset : 0, length, 8);
+  const std::uint64_t length = std::min<std::uint64_t>(8, entry.region->place->length);
+  const verbs::Part part = verbs::first_part(*entry.region->place, swap ? op.offset : 0, length, 8);
   Work work;
   work.entry = &entry;
   work.lands = Lands::kResult;
@@ -545,6 +550,7 @@ void VerbsConnection::failed_work(const ibv_wc& completion, TimePoint now) {
         return;
       }
       entry->struck = true;
+      places_->forget(link_.answer().instance, RegionName::of(*entry->op->region));
       if (entry->op->kind == OperationKind::kCompareSwap) {
         // Refused, it has not happened: it is as good as not begun.
         entry->cut = 0;
@@ -589,14 +595,18 @@ bool VerbsConnection::take_reply(std::uint32_t index, std::size_t size) {
 void VerbsConnection::attached(Region& region, verbs::Reply&& reply) {
   region.asked = false;
   region.attached = reply.ok;
-  region.place = std::move(reply);
+  const Errc refused = reply.status;
+  if (reply.ok) {
+    region.place = std::make_shared<const verbs::Reply>(std::move(reply));
+    places_->add(link_.answer().instance, region.name, region.place);
+  }
   for (auto entry = waiting_.begin(); entry != waiting_.end();) {
     const auto next = std::next(entry);
     if (entry->region == &region) {
       if (region.attached) {
         ready_.splice(ready_.end(), waiting_, entry);
       } else {
-        fail(*entry->op, region.place.status);
+        fail(*entry->op, refused);
         complete(waiting_, entry);
       }
     }

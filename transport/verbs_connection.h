@@ -11,8 +11,9 @@
 //       kSignalEvery-th, asks for a completion; it completes all before it. ring_ holds them in that order.
 //   V2  A buffer is read or written only by work requests in ring_. Whoever gives up an operation with any of them
 //       destroys the queue pair first (VerbsLink::broken), so the device is done with the buffer, and with sending it.
-//   V3  A region's addresses and keys are asked for on each new queue pair, and used on that one only: they change when
-//       the node starts again, although the generation does not.
+//   V3  A region's addresses and keys are asked for once per instance of the node (RegionPlaces): they change when the
+//       node starts again, although the generation does not. So a lane that is connected does its first operation on a
+//       region without the node's process, if another lane has been there before.
 //   V4  Memory that LocalMemory does not know is copied through bounce_, whose size bounds what is on its way; a WRITE
 //       that fits into a work request (inline) needs neither.
 //   V5  At most as many requests are unanswered as the node granted: it has posted a receive for each.
@@ -41,6 +42,7 @@
 #include <vector>
 
 #include "transport/connection.h"
+#include "transport/region_places.h"
 #include "transport/region_slots.h"
 #include "transport/verbs_link.h"
 
@@ -54,6 +56,7 @@ class VerbsConnection final : public Connection {
   Posted post(Operation& op) override;
   void submit() override;
   void poll(std::vector<Operation*>& done) override;
+  void connect() override { link_.want(); }
   int event_fd() const override { return link_.event_fd(); }
   std::size_t outstanding() const override { return unfinished_ + completed_.size(); }
   ConnectionStatistics statistics() const override;
@@ -61,9 +64,9 @@ class VerbsConnection final : public Connection {
  private:
   struct Region {
     RegionName name;
-    bool attached = false;
-    bool asked = false;  // an ATTACH is on its way, or waits for a credit
-    verbs::Reply place;  // once attached
+    RegionPlaces::Place place;  // where it is, from this connection or another
+    bool attached = false;      // by this connection: then the node makes its writes persistent
+    bool asked = false;         // an ATTACH is on its way, or waits for a credit
   };
   struct Entry {
     Operation* op = nullptr;
@@ -131,6 +134,7 @@ class VerbsConnection final : public Connection {
 
   // Constant after construction.
   const ConnectOptions options_;
+  const std::shared_ptr<RegionPlaces> places_;
 
   VerbsLink link_;
   Entries ready_, waiting_, posted_, free_;

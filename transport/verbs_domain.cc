@@ -27,6 +27,7 @@ Result<std::shared_ptr<VerbsDomain>> VerbsDomain::make(ibv_context* context, std
   domain->attributes_ = attributes;
   domain->pd_.reset(::ibv_alloc_pd(context));
   if (domain->pd_ == nullptr) return Error(errc_from_errno(errno), "protection domain");
+  while (domain->instance_ == 0) fill_random(reinterpret_cast<std::byte*>(&domain->instance_), 8);
   return domain;
 }
 

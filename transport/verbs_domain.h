@@ -30,6 +30,7 @@ class VerbsDomain {
 
   ibv_pd* pd() const { return pd_.get(); }
   const ibv_device_attr& attributes() const { return attributes_; }
+  std::uint64_t instance() const { return instance_; }                        // random: its keys are good for it alone
   Result<MemoryRegistration> register_messages(std::span<std::byte> memory);  // a queue pair's own
 
   // Where the region is; ok is set, the id is the caller's. kRegionLost, kNoMemory, kNotSupported.
@@ -52,6 +53,7 @@ class VerbsDomain {
   const std::uint64_t piece_bytes_;
   ibv_device_attr attributes_{};
   ProtectionDomain pd_;
+  std::uint64_t instance_ = 0;
 
   // Not a Mutex: it is waited on while others register.
   std::mutex mutex_;

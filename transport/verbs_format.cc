@@ -53,17 +53,20 @@ void encode_answer(const Answer& answer, std::span<std::byte, kAnswerBytes> to) 
   store_le(to.data() + AnswerLayout::kVersion, kVersion);
   if (!answer.ok) store_le(to.data() + AnswerLayout::kStatus, wire::status_of(answer.status));
   if (answer.ok) store_le(to.data() + AnswerLayout::kCredits, answer.credits);
+  if (answer.ok) store_le(to.data() + AnswerLayout::kInstance, answer.instance);
 }
 
 Result<Answer> decode_answer(std::span<const std::byte> from) {
   if (from.size() < kAnswerBytes) return broken("answer: short");
   if (load<std::uint16_t>(from, AnswerLayout::kMagic) != kMagic) return broken("answer: magic");
   if (load<std::uint16_t>(from, AnswerLayout::kVersion) != kVersion) return Error(Errc::kVersion, "answer");
-  if (!all_zero(from.subspan(AnswerLayout::kReserved))) return broken("answer: reserved bytes");
+  if (!all_zero(from.subspan(kAnswerBytes))) return broken("answer: bytes behind it");
   Answer answer;
   const auto status = load<std::uint16_t>(from, AnswerLayout::kStatus);
   answer.ok = status == 0;
   answer.credits = load<std::uint16_t>(from, AnswerLayout::kCredits);
+  answer.instance = load<std::uint64_t>(from, AnswerLayout::kInstance);
+  if (answer.ok != (answer.instance != 0)) return broken("answer: instance");
   if (answer.ok && (answer.credits == 0 || answer.credits > kMaxCredits)) return broken("answer: credits");
   if (!answer.ok) {
     if (answer.credits != 0) return broken("answer: credits");

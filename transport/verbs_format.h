@@ -9,7 +9,8 @@
 //
 //   ATTACH   {region, generation, key}: may this session use the region, and where is it? The reply has its length and
 //            its pieces: the region is registered in pieces of `piece_bytes`, the last one shorter, each with an
-//            address and an rkey that are good for this connection only.
+//            address and an rkey. They are good on every queue pair of this file system to the same instance of the
+//            node's domain, which an accept names, until the region is given back.
 //   PERSIST  {region, offset, length} of an attached region: the node makes what was written there persistent.
 //
 // No CRC of our own: the reliable transport carries one over every packet (ICRC). The decoders check lengths, kinds,
@@ -56,7 +57,7 @@ struct AnswerLayout {
   static constexpr std::size_t kVersion = 2;   // u16, the node's
   static constexpr std::size_t kStatus = 4;    // u16, wire::status_of; 0 in an accept
   static constexpr std::size_t kCredits = 6;   // u16, requests that may be unanswered; 0 in a reject
-  static constexpr std::size_t kReserved = 8;  // 8 bytes
+  static constexpr std::size_t kInstance = 8;  // u64, of the domain; 0 in a reject
   static constexpr std::size_t kEnd = 16;
 };
 static_assert(AnswerLayout::kEnd == kAnswerBytes);
@@ -98,6 +99,7 @@ struct Answer {
   bool ok = false;
   Errc status = Errc::kProtocol;  // meaningful when !ok
   std::uint16_t credits = 0;      // meaningful when ok
+  std::uint64_t instance = 0;     // meaningful when ok; not 0
 };
 struct Request {
   Kind kind = Kind::kAttach;

@@ -56,8 +56,8 @@ class VerbsLink {
   int event_fd() const { return epoll_.get(); }
   bool ready() const { return state_ == State::kReady; }
   const std::string& name() const { return name_; }
-  QueuePair& pair() { return *pair_; }  // of kReady
-  std::uint16_t credits() const { return answer_.credits; }
+  QueuePair& pair() { return *pair_; }                                      // of kReady
+  const verbs::Answer& answer() const { return answer_; }                   // of kReady
   std::uint32_t most_message_bytes() const { return most_message_bytes_; }  // of one work request
 
   std::optional<Errc> refusal() { return refusal_ ? standing_refusal() : std::nullopt; }

@@ -44,7 +44,7 @@ Result<void> VerbsStream::open(rdma_cm_id* id, std::shared_ptr<VerbsDomain> doma
   }
   if (!pair_->arm()) return Error(Errc::kNotSupported, "completion queue");
   std::array<std::byte, verbs::kAnswerBytes> answer;
-  verbs::encode_answer({.ok = true, .credits = kCredits}, answer);
+  verbs::encode_answer({.ok = true, .credits = kCredits, .instance = domain_->instance()}, answer);
   rdma_conn_param parameters{};
   parameters.private_data = answer.data();
   parameters.private_data_len = answer.size();

@@ -1,5 +1,5 @@
 #!/bin/bash
-# SIGSTOP of memory nodes: no system call takes longer than the deadline; over shm, I/O on open files goes on without them.
+# SIGSTOP of memory nodes: no system call takes longer than the deadline; over shm and rdma, I/O on open files goes on without them.
 # SIGSTOP of the mount daemon: after SIGCONT everything goes on and nothing is lost.
 source "$(dirname "$0")/lib.sh"
 deadline=3000 margin=1500
@@ -19,7 +19,7 @@ watched() {
 }
 ticks() { local i sum=0; for ((i = 1; i <= NODES; i++)); do sum=$((sum + $(cpu_ticks "${PID[node$i]}"))); done; echo $sum; }
 
-if [ "$TRANSPORT" = shm ]; then
+if [ "$TRANSPORT" != tcp ]; then
   watch io io none
   signal_nodes STOP
   before=$(ticks)

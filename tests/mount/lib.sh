@@ -3,7 +3,7 @@
 #
 # usage, first line of a test:  source "$(dirname "$0")/lib.sh"    (arguments of the test: TRANSPORT NODES)
 # Environment: RMEMFS_BIN (the programs), RMEMFS_HELPERS (the oracles built from *.cc here), RMEMFS_SOURCE (this source
-# tree), RMEMFS_LONG=1 (whole numbers instead of CI's).
+# tree), RMEMFS_LONG=1 (whole numbers instead of CI's), RDMA_IP (over rdma: this machine's address on an RDMA device).
 #
 # Rules: every process started is recorded and ended by its pid; nothing is left mounted or in /dev/shm; no status is read
 # after a pipe.
@@ -109,9 +109,10 @@ start_node() {
     if [ "$TRANSPORT" = shm ]; then
       NODE_LISTEN[$i]=unix:$WORK/node$i.sock NODE_ADDRESS[$i]=shm:$WORK/node$i.sock
     elif [ -z "${NODE_LISTEN[$i]:-}" ]; then
-      NODE_LISTEN[$i]=tcp://127.0.0.1:$(random_port); NODE_ADDRESS[$i]=${NODE_LISTEN[$i]}
+      if [ "$TRANSPORT" = rdma ]; then NODE_LISTEN[$i]=rdma://$RDMA_IP; else NODE_LISTEN[$i]=tcp://127.0.0.1; fi
+      NODE_LISTEN[$i]+=:$(random_port); NODE_ADDRESS[$i]=${NODE_LISTEN[$i]}
     fi
-    rmemd --size "$POOL" --pool "${NODE_POOL[$i]}" --listen "${NODE_LISTEN[$i]}" --ready-fd 9 \
+    rmemd ${RDMA_IP:+--insecure} --size "$POOL" --pool "${NODE_POOL[$i]}" --listen "${NODE_LISTEN[$i]}" --ready-fd 9 \
       9>"$fifo" >>"$WORK/node$i.log" 2>&1 </dev/null &
     PID[node$i]=$!
     timeout 20 head -c 1 <"$fifo" >/dev/null || fail "node $i said nothing for 20 s"

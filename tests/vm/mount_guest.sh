@@ -1,0 +1,72 @@
+# shellcheck shell=bash
+# Runs in a guest (mount.sh): rmemd and rmemfs of one machine over rdma://, with the words of the mount tests.
+export RDMA_IP=10.77.0.1 POOL=192M
+# shellcheck source=tests/mount/lib.sh
+source "$RMEMFS_SOURCE/tests/mount/lib.sh" rdma 1
+on=transport=rdma,deadline=4000
+
+start_nodes
+make_fs
+mount_fs $on
+say "mounted in $MOUNT_MS ms"
+within 20000 "copying a tree" cp -a "$SOURCE/transport" "$SOURCE/manager" "$MNT/"
+remount_fs $on
+diff -r "$SOURCE/transport" "$MNT/transport" && diff -r "$SOURCE/manager" "$MNT/manager" || fail "the copied tree differs"
+pass "a copied tree is the same through a cold cache"
+
+# The data plane is one-sided: the node's process does not run at all.
+spawn io "$HELPERS/watchdog" "$MNT/io" 4 5500 io none
+wait_for 20 grep -q ready "$WORK/io.log" || fail "the watchdog does not begin"
+signal_nodes STOP
+before=$(cpu_ticks "${PID[node1]}")
+signal USR1 io
+status=0
+reap io || status=$?
+cat "$WORK/io.log"
+[ $status = 0 ] || fail "a call failed, or was too slow, while the node was frozen"
+[ "$(cpu_ticks "${PID[node1]}")" = "$before" ] || fail "the frozen node used CPU time"
+grep -q '^State:.T' "/proc/${PID[node1]}/status" || fail "the node was not frozen"
+signal_nodes CONT
+pass "reads, writes, fsync and mmap go on while rmemd is stopped, and it uses no CPU time"
+
+need sqlite3 fio
+db=$MNT/test.db
+[ "$(sqlite3 "$db" 'PRAGMA journal_mode=wal;')" = wal ] || fail "journal_mode=wal is refused"
+{
+  echo 'CREATE TABLE t(i INT PRIMARY KEY, x TEXT);'
+  for ((i = 1; i <= 100; i++)); do echo "BEGIN; INSERT INTO t VALUES($i, hex(randomblob(200))); COMMIT;"; done
+} | sqlite3 -bail "$db" || fail "sqlite3"
+fio --name=verify --directory="$MNT" --size=6M --rw=randwrite --bsrange=512-64k --bs_unaligned=1 --ioengine=psync --verify=crc32c \
+  --verify_fatal=1 --verify_state_save=0 --do_verify=1 --output="$WORK/fio.log" || { cat "$WORK/fio.log" >&2; fail "fio"; }
+pass "fio reads back what it wrote"
+
+spawn load "$HELPERS/crash_load" run "$MNT/r" "$WORK/ops" 2 7 600
+wait_for 20 eval '[ "$(cat "$WORK"/ops.* | grep -c ^ack)" -gt 100 ]' || fail "the load does not get going"
+kill_mount
+reap load || true   # its first error ended it
+mount_fs $on
+"$HELPERS/crash_load" verify "$MNT/r" "$WORK/ops" || fail "something acknowledged is lost"
+[ "$(sqlite3 "$db" 'PRAGMA integrity_check; SELECT count(*) FROM t;')" = $'ok\n100' ] || fail "the database after kill -9"
+pass "kill -9 of the mount loses nothing that was acknowledged"
+
+kill_node 1
+start_node 1
+wait_for 10 "$HELPERS/pattern" write "$MNT/again" 1000000 3 || fail "the mount does not go on after the node's restart"
+diff -r "$SOURCE/transport" "$MNT/transport" || fail "the tree after the node's restart"
+pass "a node that is killed and started with its pool goes on where it was"
+umount_fs
+fsck_clean
+
+# Without RDMA on the way the mount says so and goes on over tcp, or refuses.
+kill_node 1
+NODE_LISTEN[1]=tcp://${NODE_ADDRESS[1]#rdma://}
+start_node 1
+status=0
+rmemfs -f -o transport=rdma "$DIR" "$MNT" >"$WORK/refused.log" 2>&1 || status=$?
+[ $status != 0 ] && grep -q 'transport=rdma: no RDMA to memory node' "$WORK/refused.log" || fail "transport=rdma does not refuse: $(cat "$WORK/refused.log")"
+: >"$WORK/mount.log"
+mount_fs
+[ "$(grep -c 'is reached over tcp: nobody listens there for RDMA' "$WORK/mount.log")" = 1 ] || fail "the fall-back is not said once: $(cat "$WORK/mount.log")"
+diff -r "$SOURCE/transport" "$MNT/transport" || fail "the tree over tcp"
+umount_fs
+pass "transport=auto falls back to tcp and says why, transport=rdma refuses"
