@@ -25,6 +25,9 @@ constexpr std::uint64_t kMostBytes = 4 << 20;  // of one work request; a deadlin
 constexpr double kLongestSpinUs = 100;         // as a lane
 constexpr std::uint64_t kReceiveMark = std::uint64_t{1} << 63;
 constexpr std::size_t kPage = 4096;
+// A device ends what is on a queue pair in the error state within microseconds; after this it is destroyed, with a
+// wait.
+constexpr Duration kQuietLimit = std::chrono::milliseconds(20);
 
 // The layout of messages_.
 constexpr std::size_t kResultsAt = 0;
@@ -70,7 +73,7 @@ VerbsConnection::VerbsConnection(const NodeAddress& address, const ConnectOption
 }
 
 VerbsConnection::~VerbsConnection() {
-  link_.close();  // V2
+  link_.close(quiet());  // V2
   fail_all(Errc::kCancelled);
 }
 
@@ -120,7 +123,7 @@ void VerbsConnection::forget_queue() {
   requests_.resize(kDepth);
   pieces_.resize(kDepth);
   sent_.resize(kMessages);
-  next_ = done_ = 0;
+  next_ = done_ = ended_ = 0;
   gathered_ = 0;
   regions_.clear();
   to_ask_.clear();
@@ -179,8 +182,29 @@ void VerbsConnection::fail_all(Errc error) {
   next_deadline_ = kNoDeadline;
 }
 
+// Ends what is on the queue pair, and sees its end: what completed until then has completed.
+bool VerbsConnection::quiet() {
+  link_.stop();
+  if (!link_.ready()) return true;
+  const TimePoint limit = MonoClock::now() + kQuietLimit;
+  std::array<ibv_wc, 16> completions;
+  bool failed = ended_ > done_;  // one that failed is known already
+  while (ended_ < next_) {
+    const int got = ::ibv_poll_cq(link_.pair().completions(), completions.size(), completions.data());
+    if (got < 0 || (got == 0 && MonoClock::now() >= limit)) return false;
+    for (int i = 0; i < got; ++i) {
+      const ibv_wc& completion = completions[static_cast<std::size_t>(i)];
+      failed = failed || completion.status != IBV_WC_SUCCESS;
+      if ((completion.wr_id & kReceiveMark) != 0 || completion.wr_id >= next_) continue;
+      ended_ = std::max(ended_, completion.wr_id + 1);
+      if (!failed) finished_until(ended_);
+    }
+  }
+  return true;
+}
+
 void VerbsConnection::break_link(TimePoint now, const std::string& why) {
-  link_.broken(now, why, true);
+  link_.broken(now, why, quiet(), true);
   waiting_.splice(waiting_.begin(), ready_);
   waiting_.splice(waiting_.begin(), posted_);
   ready_.swap(waiting_);
@@ -484,6 +508,10 @@ void VerbsConnection::reap(TimePoint now) {
     }
     heard_since_armed_ = true;
     quiet_since_ = now;
+    for (int i = 0; i < got; ++i) {
+      const std::uint64_t mark = completions[static_cast<std::size_t>(i)].wr_id;
+      if ((mark & kReceiveMark) == 0) ended_ = std::max(ended_, mark + 1);
+    }
     for (int i = 0; i < got; ++i) {
       if (!take(completions[static_cast<std::size_t>(i)], now)) return;
     }

@@ -10,7 +10,8 @@
 //   V1  Work requests complete in the order in which they were posted (RC), so only the last of a burst, every
 //       kSignalEvery-th, asks for a completion; it completes all before it. ring_ holds them in that order.
 //   V2  A buffer is read or written only by work requests in ring_. Whoever gives up an operation with any of them
-//       destroys the queue pair first (VerbsLink::broken), so the device is done with the buffer, and with sending it.
+//       puts the queue pair into the error state first and sees the last of them end (quiet()), or waits until it is
+//       destroyed: the device is done with the buffer, and with sending it.
 //   V3  A region's addresses and keys are asked for once per instance of the node (RegionPlaces): they change when the
 //       node starts again, although the generation does not. So a lane that is connected does its first operation on a
 //       region without the node's process, if another lane has been there before.
@@ -24,10 +25,10 @@
 //       new ATTACH (the key may have been stale), which usually says what is wrong; refused again, it fails with
 //       kRefused.
 //
-// C5 here: when an operation fails with kDeadline, its queue pair has been destroyed, so the device sends nothing of it
-// any more. What the network already carries may still land until the node's side of the queue pair has gone: when the
-// node hears of the disconnection, or of the session's next connection, or of a newer epoch. On a healthy network that
-// is the life of a packet; nothing in the node's software can shorten it, since none is asked. Manager::quarantine
+// C5 here: when an operation fails with kDeadline, its queue pair is in the error state, so the device sends nothing of
+// it any more. What the network already carries may still land until the node's side of the queue pair has gone: when
+// the node hears of the disconnection, or of the session's next connection, or of a newer epoch. On a healthy network
+// that is the life of a packet; nothing in the node's software can shorten it, since none is asked. Manager::quarantine
 // keeps bytes that such a packet could reach from being given to another file for the life of the mount.
 //
 // One completion queue per connection, not per lane: a Connection is polled, armed and waited for by itself, and its
@@ -106,6 +107,7 @@ class VerbsConnection final : public Connection {
   void complete(Entries& from, Entries::iterator entry);
   void complete(Entry& entry);  // posted or ready
   void fail_all(Errc error);
+  bool quiet();
   void break_link(TimePoint now, const std::string& why);
   void expire(TimePoint now);
   void forget_queue();
@@ -148,6 +150,7 @@ class VerbsConnection final : public Connection {
   VerbsDevice::Local local_;             // found last
   std::vector<Work> ring_;
   std::uint64_t next_ = 0, done_ = 0;  // sequence numbers in ring_: the next one; the first that is not complete
+  std::uint64_t ended_ = 0;            // all before it have ended, well or not
   std::vector<ibv_send_wr> requests_;  // gathered_ of them wait for the doorbell
   std::vector<ibv_sge> pieces_;
   std::size_t gathered_ = 0;

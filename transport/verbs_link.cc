@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include "transport/local_memory.h"
 #include "transport/operation.h"
@@ -39,7 +40,10 @@ std::uint8_t ack_timeout_for(std::uint32_t deadline_ms) {
   return exponent;
 }
 
-void VerbsLink::ChannelDeleter::operator()(rdma_event_channel* channel) const { ::rdma_destroy_event_channel(channel); }
+VerbsLink::Attempt::~Attempt() {
+  pair.reset();
+  if (id != nullptr) ::rdma_destroy_id(id);
+}
 
 VerbsLink::VerbsLink(const NodeAddress& address, const ConnectOptions& options, const QueuePair::Shape& shape,
                      Prepare prepare)
@@ -51,7 +55,7 @@ VerbsLink::VerbsLink(const NodeAddress& address, const ConnectOptions& options, 
       memory_(options.local_memory != nullptr ? options.local_memory : std::make_shared<LocalMemory>()),
       backoff_(kFirstBackoff) {}
 
-VerbsLink::~VerbsLink() { close(); }
+VerbsLink::~VerbsLink() { close(true); }
 
 Result<void> VerbsLink::open() {
   if (const auto reason = why_no_rdma()) return Error(Errc::kNotSupported, "connection", name_ + ": " + *reason);
@@ -61,7 +65,9 @@ Result<void> VerbsLink::open() {
   if (!epoll_.valid() || !timer_.valid() || !kick_.valid()) {
     return Error(errc_from_errno(errno), "connection", name_);
   }
-  channel_.reset(::rdma_create_event_channel());
+  channel_ = {::rdma_create_event_channel(), [](rdma_event_channel* channel) {
+                if (channel != nullptr) ::rdma_destroy_event_channel(channel);
+              }};
   if (channel_ == nullptr || ::fcntl(channel_->fd, F_SETFL, O_NONBLOCK) != 0) {
     return Error(errc_from_errno(errno), "RDMA event channel", name_);
   }
@@ -105,7 +111,7 @@ void VerbsLink::kick(bool raised) {
 bool VerbsLink::take_completion_event() {
   ibv_cq* queue = nullptr;
   void* mark = nullptr;
-  if (::ibv_get_cq_event(completions_.get(), &queue, &mark) != 0) return false;
+  if (::ibv_get_cq_event(attempt_->completions.get(), &queue, &mark) != 0) return false;
   ::ibv_ack_cq_events(queue, 1);
   return true;
 }
@@ -191,12 +197,13 @@ void VerbsLink::forget_lookup() {
 void VerbsLink::resolve(const SocketAddress& address, TimePoint now) {
   SocketAddress to = address;
   const int limit = static_cast<int>(options_.connect_timeout_ms);
-  if (::rdma_create_id(channel_.get(), &id_, nullptr, RDMA_PS_TCP) != 0) {
-    id_ = nullptr;
+  attempt_ = std::make_unique<Attempt>(channel_);
+  if (::rdma_create_id(channel_.get(), &attempt_->id, nullptr, RDMA_PS_TCP) != 0) {
+    attempt_->id = nullptr;
     return attempt_failed(now, std::string("no RDMA identifier: ") + std::strerror(errno));
   }
   state_ = State::kResolving;
-  if (::rdma_resolve_addr(id_, nullptr, to.get(), limit) != 0) {
+  if (::rdma_resolve_addr(attempt_->id, nullptr, to.get(), limit) != 0) {
     const int number = errno;
     attempt_failed(now, std::string("no RDMA device leads there: ") + std::strerror(number),
                    number == ENODEV || number == ENETUNREACH);
@@ -214,7 +221,7 @@ VerbsLink::Event VerbsLink::take_events(TimePoint now) {
     event.param.conn.private_data = data.data();
     event.param.conn.private_data_len = static_cast<std::uint8_t>(size);
     ::rdma_ack_cm_event(raw);
-    if (event.id != id_) continue;  // of an attempt that is given up
+    if (attempt_ == nullptr || event.id != attempt_->id) continue;  // of an attempt that is given up
     const Event outcome = handle(event, now);
     if (outcome != Event::kNone) return outcome;
   }
@@ -228,10 +235,10 @@ VerbsLink::Event VerbsLink::handle(const rdma_cm_event& event, TimePoint now) {
   switch (event.event) {
     case RDMA_CM_EVENT_ADDR_RESOLVED: {
       std::uint8_t timeout = ack_timeout_for(options_.deadline_ms);
-      if (::rdma_set_option(id_, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout, sizeof timeout) != 0) {
+      if (::rdma_set_option(attempt_->id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout, sizeof timeout) != 0) {
         log::debug("node {}: the device's own resend timeout is used: {}", name_, std::strerror(errno));
       }
-      if (::rdma_resolve_route(id_, static_cast<int>(options_.connect_timeout_ms)) != 0) {
+      if (::rdma_resolve_route(attempt_->id, static_cast<int>(options_.connect_timeout_ms)) != 0) {
         attempt_failed(now, std::string("no RDMA route: ") + std::strerror(errno), true);
       }
       return Event::kNone;
@@ -265,24 +272,25 @@ VerbsLink::Event VerbsLink::handle(const rdma_cm_event& event, TimePoint now) {
 }
 
 void VerbsLink::route_resolved(TimePoint now) {
-  auto device = memory_->device(id_->verbs);
+  auto device = memory_->device(attempt_->id->verbs);
   if (!device.ok()) return attempt_failed(now, device.error().message());
-  device_ = *device;
+  attempt_->device = *device;
   ibv_port_attr port{};
-  if (::ibv_query_port(id_->verbs, id_->port_num, &port) != 0) return attempt_failed(now, "the RDMA port says nothing");
+  if (::ibv_query_port(attempt_->id->verbs, attempt_->id->port_num, &port) != 0)
+    return attempt_failed(now, "the RDMA port says nothing");
   most_message_bytes_ = port.max_msg_sz;
-  completions_.reset(::ibv_create_comp_channel(id_->verbs));
-  if (completions_ == nullptr || ::fcntl(completions_->fd, F_SETFL, O_NONBLOCK) != 0) {
+  attempt_->completions.reset(::ibv_create_comp_channel(attempt_->id->verbs));
+  if (attempt_->completions == nullptr || ::fcntl(attempt_->completions->fd, F_SETFL, O_NONBLOCK) != 0) {
     return attempt_failed(now, std::string("completion channel: ") + std::strerror(errno));
   }
-  watch(completions_->fd, EPOLL_CTL_ADD);
-  const ibv_device_attr& limits = device_->attributes();
+  watch(attempt_->completions->fd, EPOLL_CTL_ADD);
+  const ibv_device_attr& limits = attempt_->device->attributes();
   QueuePair::Shape shape = shape_;
   shape.sends = std::min<std::uint32_t>(shape.sends, static_cast<std::uint32_t>(limits.max_qp_wr));
-  auto pair = QueuePair::make(id_, device_->domain(), completions_.get(), nullptr, shape);
+  auto pair = QueuePair::make(attempt_->id, attempt_->device->domain(), attempt_->completions.get(), nullptr, shape);
   if (!pair.ok()) return attempt_failed(now, pair.error().message());
-  pair_ = std::move(*pair);
-  if (const Result<void> prepared = prepare_(*pair_, device_); !prepared.ok()) {
+  attempt_->pair = std::move(*pair);
+  if (const Result<void> prepared = prepare_(*attempt_->pair, attempt_->device); !prepared.ok()) {
     return attempt_failed(now, prepared.error().message());
   }
 
@@ -300,7 +308,7 @@ void VerbsLink::route_resolved(TimePoint now) {
   parameters.retry_count = kRetries;
   parameters.rnr_retry_count = kReceiverNotReady;
   state_ = State::kConnecting;
-  if (::rdma_connect(id_, &parameters) != 0) {
+  if (::rdma_connect(attempt_->id, &parameters) != 0) {
     attempt_failed(now, std::string("connect request: ") + std::strerror(errno));
   }
 }
@@ -335,7 +343,7 @@ VerbsLink::Event VerbsLink::rejected(const rdma_cm_event& event, TimePoint now) 
 }
 
 VerbsLink::Event VerbsLink::refuse(TimePoint now, Errc code) {
-  drop();
+  drop(true);
   state_ = State::kIdle;
   refusal_ = code;
   refused_until_ = now + kRefusalStands;
@@ -346,8 +354,13 @@ VerbsLink::Event VerbsLink::refuse(TimePoint now, Errc code) {
   return Event::kRefused;
 }
 
+// Of one that never was ready, and so has no work requests but receives that nothing was sent to.
 void VerbsLink::attempt_failed(TimePoint now, const std::string& why, bool lacks_rdma) {
-  drop();
+  drop(true);
+  back_off(now, why, lacks_rdma);
+}
+
+void VerbsLink::back_off(TimePoint now, const std::string& why, bool lacks_rdma) {
   last_failure_ = why;
   lacks_rdma_ = lacks_rdma;
   if (!outage_logged_) log::warn("node {} cannot be reached: {}; trying again", name_, why);
@@ -358,25 +371,34 @@ void VerbsLink::attempt_failed(TimePoint now, const std::string& why, bool lacks
   wake_at(not_before_);
 }
 
-void VerbsLink::broken(TimePoint now, const std::string& why, bool again) {
-  attempt_failed(now, why);
+void VerbsLink::broken(TimePoint now, const std::string& why, bool quiet, bool again) {
+  drop(quiet);
+  back_off(now, why, false);
   if (!again) state_ = State::kIdle;
 }
 
-void VerbsLink::close() {
-  drop();
+void VerbsLink::close(bool quiet) {
+  drop(quiet);
   state_ = State::kIdle;
 }
 
-void VerbsLink::drop() {
+void VerbsLink::stop() {
+  if (attempt_ == nullptr || attempt_->pair == nullptr) return;
+  ::rdma_disconnect(attempt_->id);  // fails when it was never connected
+  ibv_qp_attr error{};
+  error.qp_state = IBV_QPS_ERR;
+  ::ibv_modify_qp(attempt_->pair->pair(), &error, IBV_QP_STATE);
+}
+
+void VerbsLink::drop(bool quiet) {
   if (kick_.valid()) kick(false);
-  pair_.reset();
-  if (completions_ != nullptr) watch(completions_->fd, EPOLL_CTL_DEL);
-  completions_.reset();
-  if (id_ != nullptr) ::rdma_destroy_id(id_);  // tells the peer of an established connection
-  id_ = nullptr;
   attempt_ends_ = kNoDeadline;
   look_at_ = TimePoint{};
+  if (attempt_ == nullptr) return;
+  if (attempt_->completions != nullptr) watch(attempt_->completions->fd, EPOLL_CTL_DEL);
+  stop();
+  std::unique_ptr<Attempt> over = std::move(attempt_);
+  if (quiet) std::thread([over = std::move(over)]() mutable { over.reset(); }).detach();
 }
 
 Result<void> probe_verbs(const NodeAddress& address, const ConnectOptions& options, std::uint32_t timeout_ms) {

@@ -7,9 +7,10 @@
 //     kConnecting --definite refusal--> kIdle, refusal() says why
 //
 // Invariants:
-//   - each attempt has an rdma_cm id, a queue pair and completion queue of its own; before any of them is used again
-//   for
-//     anything they are destroyed, so nothing that was posted on them moves a byte of ours afterwards;
+//   - each attempt has an rdma_cm id, a queue pair and a completion queue of its own. An attempt that is over is in the
+//     error state before anything else happens, and its objects are destroyed by a thread of their own: destroying may
+//     wait for the network (soft-RoCE waits for its packets in the host's queues, for up to a minute), which a lane
+//     must not. Only when the owner could not see its last work request end (`quiet`) is that waited for;
 //   - a refusal stands for one second (a fenced session's for ever): until then want() does nothing;
 //   - event_fd() is one epoll descriptor for the link's life: connection manager, completion channel, timer, kick;
 //   - connection manager events are acknowledged as soon as they are copied, so destroying an id waits for none.
@@ -56,7 +57,7 @@ class VerbsLink {
   int event_fd() const { return epoll_.get(); }
   bool ready() const { return state_ == State::kReady; }
   const std::string& name() const { return name_; }
-  QueuePair& pair() { return *pair_; }                                      // of kReady
+  QueuePair& pair() { return *attempt_->pair; }                             // of kReady
   const verbs::Answer& answer() const { return answer_; }                   // of kReady
   std::uint32_t most_message_bytes() const { return most_message_bytes_; }  // of one work request
 
@@ -65,10 +66,12 @@ class VerbsLink {
     if (state_ == State::kIdle) start();
   }
   Event advance(TimePoint now) { return state_ == State::kReady && now < look_at_ ? Event::kNone : step(now); }
-  // Destroys the queue pair: nothing that was posted on it reads or writes our memory when this returns. `again`:
-  // connects anew, after the back-off.
-  void broken(TimePoint now, const std::string& why, bool again);
-  void close();  // for good, as broken()
+  // Puts the queue pair into the error state and tells the node: every work request now ends, with a completion.
+  void stop();
+  // Lets go of the queue pair: nothing that was posted on it reads or writes our memory when this returns. `quiet`: the
+  // owner saw the last work request end after stop(). `again`: connects anew, after the back-off.
+  void broken(TimePoint now, const std::string& why, bool quiet, bool again);
+  void close(bool quiet);  // for good, as broken()
   void wake_at(TimePoint when) {
     if (when < armed_) arm(when);
   }
@@ -85,11 +88,18 @@ class VerbsLink {
   std::uint64_t attempts() const { return attempts_; }
 
  private:
-  struct ChannelDeleter {
-    void operator()(rdma_event_channel* channel) const;
-  };
   struct CompletionChannelDeleter {
     void operator()(ibv_comp_channel* channel) const { ::ibv_destroy_comp_channel(channel); }
+  };
+  // The objects of one attempt, and what they need; destroyed from the last to the first.
+  struct Attempt {
+    explicit Attempt(std::shared_ptr<rdma_event_channel> events) : channel(std::move(events)) {}
+    ~Attempt();
+    const std::shared_ptr<rdma_event_channel> channel;
+    rdma_cm_id* id = nullptr;
+    std::shared_ptr<VerbsDevice> device;
+    std::unique_ptr<ibv_comp_channel, CompletionChannelDeleter> completions;
+    std::unique_ptr<QueuePair> pair;
   };
 
   std::optional<Errc> standing_refusal();
@@ -106,8 +116,9 @@ class VerbsLink {
   Event rejected(const rdma_cm_event& event, TimePoint now);
   Event refuse(TimePoint now, Errc code);
   void attempt_failed(TimePoint now, const std::string& why, bool lacks_rdma = false);
+  void back_off(TimePoint now, const std::string& why, bool lacks_rdma);
   void watch(int fd, int operation);
-  void drop();
+  void drop(bool quiet);
   void arm(TimePoint when);
 
   // Constant after construction.
@@ -118,13 +129,10 @@ class VerbsLink {
   const std::string name_;
   const std::shared_ptr<LocalMemory> memory_;
   UniqueFd epoll_, timer_, kick_;
-  std::unique_ptr<rdma_event_channel, ChannelDeleter> channel_;
+  std::shared_ptr<rdma_event_channel> channel_;
 
   State state_ = State::kIdle;
-  rdma_cm_id* id_ = nullptr;
-  std::shared_ptr<VerbsDevice> device_;
-  std::unique_ptr<ibv_comp_channel, CompletionChannelDeleter> completions_;
-  std::unique_ptr<QueuePair> pair_;
+  std::unique_ptr<Attempt> attempt_;  // the present one
   std::uint32_t most_message_bytes_ = 0;
   verbs::Answer answer_;
   bool kicked_ = false;
