@@ -57,6 +57,24 @@ pass "a node that is killed and started with its pool goes on where it was"
 umount_fs
 fsck_clean
 
+# The same on huge pages, which a device registers as they are.
+free_pages() { awk '/^HugePages_Free/ { print $2 }' /proc/meminfo; }
+before=$(free_pages)
+spawn huge rmemd --insecure --size 24M --hugepages 2M --listen "rdma://$RDMA_IP:7481"
+wait_for 10 grep -q ' lending ' "$WORK/huge.log" || fail "a node on huge pages does not start: $(cat "$WORK/huge.log")"
+mkfs.rmemfs --node "rdma://$RDMA_IP:7481" --chunk-size 4M "$WORK/huge" >/dev/null || fail "mkfs on huge pages"
+mkdir "$WORK/mnt2"
+spawn second rmemfs -f -o transport=rdma "$WORK/huge" "$WORK/mnt2"
+wait_for 15 mountpoint -q "$WORK/mnt2" || fail "no mount of a node on huge pages: $(cat "$WORK/second.log")"
+"$HELPERS/pattern" write "$WORK/mnt2/file" 9000000 4 || fail "writing to huge pages"
+echo 3 >/proc/sys/vm/drop_caches
+"$HELPERS/pattern" check "$WORK/mnt2/file" 9000000 4 || fail "reading from huge pages"
+[ "$(free_pages)" -lt "$before" ] || fail "the node took no huge page"
+umount "$WORK/mnt2"
+ended second 15 || fail "the mount of the node on huge pages does not end"
+kill_now second; kill_now huge
+pass "a node on huge pages"
+
 # Without RDMA on the way the mount says so and goes on over tcp, or refuses.
 kill_node 1
 NODE_LISTEN[1]=tcp://${NODE_ADDRESS[1]#rdma://}
