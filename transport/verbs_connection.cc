@@ -144,6 +144,7 @@ Posted VerbsConnection::post(Operation& op) {
     count(statistics_, op);
     return Posted::kCompleted;
   }
+  if (!std::exchange(waited_, true)) watch_.begin(MonoClock::now());
   if (free_.empty()) free_.emplace_back();
   free_.front() = Entry{};
   free_.front().op = &op;
@@ -255,8 +256,21 @@ void VerbsConnection::submit() {
   pump(MonoClock::now());
 }
 
+// While this process did not run, the node may have answered in time: nobody was late but we.
+void VerbsConnection::forgive(Duration frozen) {
+  for (Entries* list : {&posted_, &ready_, &waiting_}) {
+    for (Entry& entry : *list) {
+      if (entry.op->deadline != kNoDeadline) entry.op->deadline += frozen;
+    }
+  }
+  if (next_deadline_ != kNoDeadline) next_deadline_ += frozen;
+}
+
 void VerbsConnection::poll(std::vector<Operation*>& done) {
   const TimePoint now = MonoClock::now();
+  if (waited_) {
+    if (const Duration frozen = watch_.frozen(now); frozen != Duration::zero()) forgive(frozen);
+  }
   const VerbsLink::Event event = link_.advance(now);
   if (event == VerbsLink::Event::kRefused) fail_all(link_.refusal().value_or(Errc::kRefused));
   if (event == VerbsLink::Event::kReady) began();
@@ -266,6 +280,7 @@ void VerbsConnection::poll(std::vector<Operation*>& done) {
   if (unfinished_ > 0 && link_.ready()) pump(now);
   if (unfinished_ > 0 && !link_.ready()) link_.want();
   if (next_deadline_ != kNoDeadline) link_.wake_at(next_deadline_);
+  waited_ = unfinished_ > 0;
   if (completed_.empty()) return;
   done.insert(done.end(), completed_.begin(), completed_.end());
   completed_.clear();

@@ -110,6 +110,7 @@ class VerbsConnection final : public Connection {
   bool quiet();
   void break_link(TimePoint now, const std::string& why);
   void expire(TimePoint now);
+  void forgive(Duration frozen);
   void forget_queue();
 
   void pump(TimePoint now);
@@ -144,7 +145,9 @@ class VerbsConnection final : public Connection {
   std::deque<Region*> to_ask_;
   std::size_t unfinished_ = 0;
   TimePoint next_deadline_ = kNoDeadline;  // at or before the earliest of all entries
-  std::vector<Operation*> completed_;      // until the next poll()
+  FreezeWatch watch_;
+  bool waited_ = false;                // something has been unfinished since the last poll()
+  std::vector<Operation*> completed_;  // until the next poll()
 
   std::shared_ptr<VerbsDevice> device_;  // of the present or next queue pair
   VerbsDevice::Local local_;             // found last
