@@ -115,6 +115,13 @@ class Client final : public NodeClient {
     return call(&Stub::Fence, request, reply, timeout_ms, "node fence");
   }
 
+  Result<void> forget(const FileSystemIdentity& who, std::uint32_t timeout_ms) override {
+    node::ForgetRequest request;
+    write_message(who, *request.mutable_who());
+    node::Empty reply;
+    return call(&Stub::Forget, request, reply, timeout_ms, "node forget");
+  }
+
   Result<Generation> heartbeat(std::uint32_t timeout_ms) override {
     node::HeartbeatRequest request;
     node::HeartbeatReply reply;

@@ -61,6 +61,9 @@ class NodeClient {
   virtual Result<std::vector<LeasedRegion>> list(const FileSystemIdentity& who, std::uint32_t timeout_ms) = 0;
   // Raises the node's epoch for this file system to who.epoch: every older session is ended before this returns.
   virtual Result<void> fence(const FileSystemIdentity& who, std::uint32_t timeout_ms) = 0;
+  // The node's record of this file system goes, and its sessions with it: for one that will not come back. kBusy while
+  // it has regions there. Forgetting again, or what the node never met, succeeds.
+  virtual Result<void> forget(const FileSystemIdentity& who, std::uint32_t timeout_ms) = 0;
   // Cheap: is it alive, which generation. Returns the generation.
   virtual Result<Generation> heartbeat(std::uint32_t timeout_ms) = 0;
 };

@@ -40,6 +40,9 @@ class Adapter final : public node::Node::Service {
   grpc::Status Fence(grpc::ServerContext* context, const node::FenceRequest* request, node::Empty*) override {
     return answer(fence(*request, context->peer()));
   }
+  grpc::Status Forget(grpc::ServerContext* context, const node::ForgetRequest* request, node::Empty*) override {
+    return answer(forget(*request, context->peer()));
+  }
   grpc::Status Heartbeat(grpc::ServerContext*, const node::HeartbeatRequest* request,
                          node::HeartbeatReply* reply) override {
     return answer(heartbeat(*request, *reply));
@@ -80,6 +83,11 @@ class Adapter final : public node::Node::Service {
     RETURN_IF_ERROR(check_version(request));
     ASSIGN_OR_RETURN(const FileSystemIdentity who, read_message(request.who()));
     return service_.fence(who, peer);
+  }
+  Result<void> forget(const node::ForgetRequest& request, const std::string& peer) {
+    RETURN_IF_ERROR(check_version(request));
+    ASSIGN_OR_RETURN(const FileSystemIdentity who, read_message(request.who()));
+    return service_.forget(who, peer);
   }
   Result<void> heartbeat(const node::HeartbeatRequest& request, node::HeartbeatReply& reply) {
     RETURN_IF_ERROR(check_version(request));

@@ -23,6 +23,7 @@ class NodeService {
   virtual Result<void> release(const FileSystemIdentity& who, RegionId region, const std::string& peer) = 0;
   virtual Result<std::vector<LeasedRegion>> list(const FileSystemIdentity& who, const std::string& peer) = 0;
   virtual Result<void> fence(const FileSystemIdentity& who, const std::string& peer) = 0;
+  virtual Result<void> forget(const FileSystemIdentity& who, const std::string& peer) = 0;
   virtual Result<Generation> heartbeat() = 0;
 };
 

@@ -164,6 +164,19 @@ Result<std::vector<LeasedRegion>> MemoryNode::list(const FileSystemIdentity& who
 
 Result<void> MemoryNode::fence(const FileSystemIdentity& who, const std::string& peer) { return enter(who, peer); }
 
+Result<void> MemoryNode::forget(const FileSystemIdentity& who, const std::string& peer) {
+  {
+    MutexLock lock(mutex_);
+    const std::optional<PoolFileSystem> known = pool_.find_file_system(who.uuid);
+    if (!known) return success();
+    RETURN_IF_ERROR(check(who, *known, peer));
+    RETURN_IF_ERROR(pool_.forget_file_system(who.uuid));
+    told_refused_.erase(who.uuid);
+  }
+  end_sessions(who.uuid, MountEpoch(std::numeric_limits<std::uint64_t>::max()));
+  return success();
+}
+
 Result<Generation> MemoryNode::heartbeat() { return pool_.generation(); }
 
 Result<void> MemoryNode::admit(const SessionId& session, const AccessKey& file_system_key) {

@@ -37,6 +37,7 @@ class MemoryNode final : public NodeService, public RegionSource {
   Result<void> release(const FileSystemIdentity& who, RegionId region, const std::string& peer) override;
   Result<std::vector<LeasedRegion>> list(const FileSystemIdentity& who, const std::string& peer) override;
   Result<void> fence(const FileSystemIdentity& who, const std::string& peer) override;
+  Result<void> forget(const FileSystemIdentity& who, const std::string& peer) override;
   Result<Generation> heartbeat() override;
 
   Result<void> admit(const SessionId& session, const AccessKey& file_system_key) override;

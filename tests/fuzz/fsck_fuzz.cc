@@ -94,6 +94,7 @@ class WorldClient final : public NodeClient {
   }
   Result<std::vector<LeasedRegion>> list(const FileSystemIdentity&, std::uint32_t) override { return world_.leases; }
   Result<void> fence(const FileSystemIdentity&, std::uint32_t) override { return success(); }
+  Result<void> forget(const FileSystemIdentity&, std::uint32_t) override { return success(); }
   Result<Generation> heartbeat(std::uint32_t) override { return Generation(7); }
 
  private:

@@ -22,6 +22,7 @@ class OtherVersion : public NodeService {
   Result<void> release(const FileSystemIdentity&, RegionId, const std::string&) override { return no(); }
   Result<std::vector<LeasedRegion>> list(const FileSystemIdentity&, const std::string&) override { return no(); }
   Result<void> fence(const FileSystemIdentity&, const std::string&) override { return no(); }
+  Result<void> forget(const FileSystemIdentity&, const std::string&) override { return no(); }
   Result<Generation> heartbeat() override { return no(); }
 
  private:

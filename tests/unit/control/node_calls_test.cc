@@ -86,6 +86,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(every_call_carries_its_arguments_and_its_answer, K
   BOOST_REQUIRE(list->size() == 3u);
   BOOST_TEST(same(list->back(), world.service.region));
   BOOST_TEST(world.client->fence(who, kLong).ok());
+  BOOST_TEST(world.client->forget(who, kLong).ok());
+  BOOST_TEST(world.service.forgotten == 1);
   const auto generation = world.client->heartbeat(kLong);
   BOOST_REQUIRE(generation.ok());
   BOOST_TEST((*generation == world.service.region.generation));
@@ -104,12 +106,14 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(every_error_code_survives_the_trip, Kind, Both) {
       const auto release = world.client->release(who, RegionId(1), kLong);
       const auto list = world.client->list(who, kLong);
       const auto fence = world.client->fence(who, kLong);
+      const auto forget = world.client->forget(who, kLong);
       const auto heartbeat = world.client->heartbeat(kLong);
       BOOST_TEST((!describe.ok() && describe.error().code == expected));
       BOOST_TEST((!lease.ok() && lease.error().code == expected));
       BOOST_TEST((!release.ok() && release.error().code == expected));
       BOOST_TEST((!list.ok() && list.error().code == expected));
       BOOST_TEST((!fence.ok() && fence.error().code == expected));
+      BOOST_TEST((!forget.ok() && forget.error().code == expected));
       BOOST_TEST((!heartbeat.ok() && heartbeat.error().code == expected));
       BOOST_TEST((lease.error().detail.find(world.service.fails_with) != std::string::npos));
       BOOST_TEST((lease.error().detail.find(world.node.address()) != std::string::npos));

@@ -80,6 +80,11 @@ Result<void> ScriptedService::fence(const FileSystemIdentity& who, const std::st
   return outcome(who, peer);
 }
 
+Result<void> ScriptedService::forget(const FileSystemIdentity& who, const std::string& peer) {
+  ++forgotten;
+  return outcome(who, peer);
+}
+
 Result<Generation> ScriptedService::heartbeat() {
   RETURN_IF_ERROR(outcome({}, {}));
   return region.generation;

@@ -33,6 +33,7 @@ class ScriptedService final : public NodeService {
   std::atomic<int> delay_ms{0};  // every call takes this long
   FileSystemIdentity last_who;
   std::uint64_t last_length = 0, last_minimum = 0, last_tag = 0, last_region = 0;
+  int forgotten = 0;
   std::string last_peer;
   LeasedRegion region;
   std::size_t list_size = 3;
@@ -44,6 +45,7 @@ class ScriptedService final : public NodeService {
   Result<void> release(const FileSystemIdentity& who, RegionId id, const std::string& peer) override;
   Result<std::vector<LeasedRegion>> list(const FileSystemIdentity& who, const std::string& peer) override;
   Result<void> fence(const FileSystemIdentity& who, const std::string& peer) override;
+  Result<void> forget(const FileSystemIdentity& who, const std::string& peer) override;
   Result<Generation> heartbeat() override;
 
  private:

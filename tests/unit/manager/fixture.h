@@ -122,6 +122,11 @@ class FakeClient final : public NodeClient {
     node_->epoch_ = who.epoch.value();
     return success();
   }
+  Result<void> forget(const FileSystemIdentity& who, std::uint32_t) override {
+    std::lock_guard lock(node_->mutex_);
+    RETURN_IF_ERROR(check(who));
+    return node_->regions_.empty() ? success() : Result<void>(Errc::kBusy);
+  }
   Result<Generation> heartbeat(std::uint32_t) override {
     std::lock_guard lock(node_->mutex_);
     if (node_->silent_) return Error(Errc::kUnreachable);

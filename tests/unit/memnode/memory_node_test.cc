@@ -170,6 +170,26 @@ BOOST_AUTO_TEST_CASE(a_release_revokes_waits_zeroes_and_only_then_frees) {
   BOOST_TEST(all_zero(world.pool->bytes().subspan(theirs->address, theirs->length_bytes)));
 }
 
+BOOST_AUTO_TEST_CASE(a_file_system_without_regions_is_forgotten_and_its_sessions_end) {
+  World world;
+  const LeasedRegion region = world.lease();
+  check_error(world.node.forget(world.who, "test"), Errc::kBusy);
+  FileSystemIdentity thief = world.who;
+  thief.key = AccessKey::random();
+  check_error(world.node.forget(thief, "thief"), Errc::kRefused);
+  BOOST_REQUIRE(world.node.release(world.who, region.id, "test").ok());
+  check_error(world.node.forget(thief, "thief"), Errc::kRefused);
+  BOOST_REQUIRE(world.node.fence(world.with_epoch(6), "test").ok());
+  check_error(world.node.forget(world.who, "old"), Errc::kFenced);
+  BOOST_TEST(world.pool->find_file_system(world.who.uuid).has_value());
+  world.target.ended.clear();
+  BOOST_REQUIRE(world.node.forget(world.with_epoch(6), "test").ok());
+  BOOST_TEST(!world.pool->find_file_system(world.who.uuid).has_value());
+  BOOST_REQUIRE(world.target.ended.size() == 1u);
+  BOOST_TEST((world.target.ended[0] == std::pair(world.who.uuid, MountEpoch(UINT64_MAX))));
+  BOOST_TEST(world.node.forget(world.with_epoch(6), "again").ok());
+}
+
 BOOST_AUTO_TEST_CASE(releasing_again_succeeds_and_releasing_what_never_was_does_not) {
   World world;
   const LeasedRegion region = world.lease();

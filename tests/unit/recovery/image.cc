@@ -35,6 +35,9 @@ class DirectClient final : public NodeClient {
   Result<void> fence(const FileSystemIdentity& who, std::uint32_t) override {
     return ask([&] { return service().fence(who, "test"); });
   }
+  Result<void> forget(const FileSystemIdentity& who, std::uint32_t) override {
+    return ask([&] { return service().forget(who, "test"); });
+  }
   Result<Generation> heartbeat(std::uint32_t) override {
     return ask([&] { return service().heartbeat(); });
   }
