@@ -1,4 +1,4 @@
-// rmemctl: asks a running mount, or a memory node, how it is. It never waits longer than its deadline.
+// rmemctl: asks a running mount, a memory node or this machine how it is. It never waits longer than its deadline.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -11,20 +11,10 @@
 #include "tools/cli.h"
 #include "tools/json.h"
 #include "tools/mounts.h"
+#include "tools/rmemctl_commands.h"
+#include "tools/text_table.h"
 
 namespace rmemfs {
-namespace {
-
-constexpr const char* kProgram = "rmemctl";
-// Exit statuses, as rmemctl(8) lists them.
-constexpr int kNothingMounted = 3;
-constexpr int kNoAnswer = 4;
-
-struct Arguments {
-  std::string command, target;
-  std::uint32_t timeout_ms = 5000;
-  bool json = false;
-};
 
 int status_of(const Error& error) {
   switch (error.code) {
@@ -38,6 +28,15 @@ int status_of(const Error& error) {
   }
 }
 
+namespace {
+
+constexpr const char* kProgram = "rmemctl";
+struct Arguments {
+  std::string command, target;
+  std::uint32_t timeout_ms = 5000;
+  bool json = false;
+};
+
 int fail(const Error& error) {
   if (error.code == Errc::kNotFound && !error.detail.empty()) {
     cli::print_error(kProgram, error.detail);  // "DIR: nothing is mounted from here" needs no more words
@@ -49,21 +48,6 @@ int fail(const Error& error) {
 
 std::string size_text(std::uint64_t bytes) { return cli::format_size(bytes); }
 
-std::string duration_text(double seconds) {
-  const auto whole = static_cast<std::uint64_t>(seconds < 0 ? 0 : seconds);
-  char text[64];
-  if (whole < 60)
-    std::snprintf(text, sizeof text, "%.1f s", seconds);
-  else if (whole < 3600)
-    std::snprintf(text, sizeof text, "%d min %d s", int(whole / 60), int(whole % 60));
-  else if (whole < 86400)
-    std::snprintf(text, sizeof text, "%d h %d min", int(whole / 3600), int(whole / 60 % 60));
-  else
-    std::snprintf(text, sizeof text, "%llu d %d h", static_cast<unsigned long long>(whole / 86400),
-                  int(whole / 3600 % 24));
-  return text;
-}
-
 std::string number_text(double value) {
   char text[64];
   if (value == std::floor(value) && std::fabs(value) < 1e15)
@@ -73,21 +57,8 @@ std::string number_text(double value) {
   return text;
 }
 
-// Rows of text in columns; those of `right` are set flush right.
 void print_table(const std::vector<std::vector<std::string>>& rows, const std::vector<bool>& right) {
-  std::vector<std::size_t> widths(right.size());
-  for (const auto& row : rows) {
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  for (const auto& row : rows) {
-    std::string line;
-    for (std::size_t i = 0; i < row.size(); ++i) {
-      const std::string gap(widths[i] - row[i].size(), ' ');
-      line += (i == 0 ? "" : "  ") + (right[i] ? gap + row[i] : row[i] + gap);
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    std::printf("%s\n", line.c_str());
-  }
+  std::fputs(text_table(rows, right).c_str(), stdout);
 }
 
 int print_status(const AdminStatus& s, bool json) {
@@ -113,7 +84,7 @@ int print_status(const AdminStatus& s, bool json) {
                {"fsync survives", s.survives},
                {"mount epoch", std::to_string(s.epoch)},
                {"daemon", "pid " + std::to_string(s.pid) + ", version " + s.version + ", " + std::to_string(s.lanes) +
-                              (s.lanes == 1 ? " lane, up " : " lanes, up ") + duration_text(s.uptime_seconds)}},
+                              (s.lanes == 1 ? " lane, up " : " lanes, up ") + format_duration(s.uptime_seconds)}},
               {false, false});
   return 0;
 }
@@ -154,7 +125,8 @@ int print_nodes(const std::vector<AdminNode>& nodes, bool json) {
   for (const AdminNode& n : nodes) {
     rows.push_back({std::to_string(n.id), n.address, n.health, n.durability, size_text(n.pool_bytes),
                     size_text(n.free_bytes), size_text(n.leased_bytes), size_text(n.used_bytes),
-                    size_text(n.lost_bytes), std::to_string(n.chunks), duration_text(n.seconds_since_answer) + " ago"});
+                    size_text(n.lost_bytes), std::to_string(n.chunks),
+                    format_duration(n.seconds_since_answer) + " ago"});
   }
   print_table(rows, {true, false, false, false, true, true, true, true, true, true, true});
   return 0;
@@ -261,9 +233,15 @@ int main_of(int argc, char** argv) {
   describe->add_option("address", arguments.target, "shm:PATH, unix:PATH, tcp://HOST:PORT or rdma://HOST:PORT")
       ->type_name("ADDRESS");
   describe->callback([&arguments] { arguments.command = "describe"; });
+  PingCommand ping;
+  ping.add_to(app);
+  DoctorCommand doctor;
+  doctor.add_to(app);
   if (const std::optional<int> status = cli::parse(app, argc, argv)) return *status;
+  if (ping.chosen()) return ping.run();
+  if (doctor.chosen()) return doctor.run();
   if (arguments.command.empty()) {
-    cli::print_error(kProgram, "say what to ask: status, stats, nodes, lost or node describe");
+    cli::print_error(kProgram, "say what to ask: status, stats, nodes, lost, node describe, ping or doctor");
     return cli::kUsage;
   }
   if (arguments.command != "describe") return ask_mount(arguments);

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDERS = ["util", "journal", "transport", "control", "manager", "memnode", "fs", "recovery", "tools", "bench", "tests",
            "man", "cmake", ".ci"]
-TEXT = {".cc", ".h", ".py", ".sh", ".md", ".txt", ".proto", ".5", ".8", ".1", ".json", ".supp", ""}
+TEXT = {".cc", ".h", ".py", ".sh", ".md", ".txt", ".proto", ".5", ".7", ".8", ".1", ".json", ".supp", ""}
 MACHINE = re.compile(r"(?<![\w.~-])/(?:home/\w|root/|work/|Users/)|\.\./shared\b")
 UNFINISHED = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b")
 COMMANDS = {"run", "stop", "build", "test", "check", "format", "bench", "install", "clean", "help"}

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = {"rmemd": "rmemd.8", "rmemfs": "rmemfs.8", "mkfs.rmemfs": "mkfs.rmemfs.8", "fsck.rmemfs": "fsck.rmemfs.8",
          "rmemctl": "rmemctl.8", "rmemfs-dump": "rmemfs-dump.8"}
-OTHER_PAGES = ["rmemfs-format.5"]
+OTHER_PAGES = ["rmemfs-format.5", "rmemfs-rdma.7"]
 OPTION = r"(?<![\w/.=-])(--[a-z][a-z0-9-]*|-[a-zA-Z])(?![\w])"
 
 
