@@ -7,8 +7,10 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <span>
 
 #include "control/node_client.h"
+#include "transport/local_memory.h"
 #include "util/clock.h"
 
 namespace rmemfs {
@@ -63,22 +65,42 @@ class Visitor {
 
 class Measurer {
  public:
-  Measurer(std::unique_ptr<Connection> connection, const RemoteRegion& region, const PingOptions& options,
-           std::string address)
-      : region_(region), options_(options), address_(std::move(address)), connection_(std::move(connection)) {
+  Measurer(const RemoteRegion& region, const PingOptions& options, std::string address)
+      : region_(region),
+        options_(options),
+        address_(std::move(address)),
+        local_memory_(std::make_shared<LocalMemory>()) {
     std::uint64_t largest = options.bandwidth_size.value_or(0);
     for (const std::uint64_t size : options.latency_sizes) largest = std::max(largest, size);
-    slot_bytes_ = (largest + kPage - 1) / kPage * kPage;
+    const std::uint64_t slot_bytes = (largest + kPage - 1) / kPage * kPage;
     slots_.resize(options.bandwidth_size ? options.depth : 1);
-    memory_.resize(slot_bytes_ * slots_.size() + kPage);
-    // Pages of their own, as the buffers of a mount's requests are.
+    memory_.resize(slot_bytes * slots_.size() + kPage);
+    // Pages of their own, announced, as the buffers of a mount's requests are.
     const auto start = reinterpret_cast<std::uintptr_t>(memory_.data());
-    std::byte* next = memory_.data() + ((start + kPage - 1) / kPage * kPage - start);
-    for (Operation& slot : slots_) {
-      slot.region = &region_;
-      slot.buffer = next;
-      next += slot_bytes_;
+    arena_ = std::span(memory_).subspan((start + kPage - 1) / kPage * kPage - start, slot_bytes * slots_.size());
+    for (std::size_t i = 0; i < slots_.size(); ++i) {
+      slots_[i].region = &region_;
+      slots_[i].buffer = arena_.data() + i * slot_bytes;
     }
+    local_memory_->announce(arena_, slot_bytes);
+  }
+  ~Measurer() {
+    connection_.reset();  // operations under way use the memory
+    local_memory_->withdraw(arena_);
+  }
+  Measurer(const Measurer&) = delete;
+  Measurer& operator=(const Measurer&) = delete;
+
+  Result<void> connect(const NodeAddress& address, ConnectOptions connect) {
+    if (address.transport == TransportKind::kVerbs) {
+      // A connection that fails says that it failed; this says why.
+      RETURN_IF_ERROR(probe_verbs(address, connect, options_.timeout_ms));
+    }
+    connect.session.lane = 1;  // the probe's was 0
+    connect.deadline_ms = options_.timeout_ms;
+    connect.local_memory = local_memory_;
+    ASSIGN_OR_RETURN(connection_, make_connection(address, connect));
+    return success();
   }
 
   static std::uint64_t region_bytes(const PingOptions& options) {
@@ -216,13 +238,14 @@ class Measurer {
   const RemoteRegion region_;
   const PingOptions& options_;
   const std::string address_;
-  std::uint64_t slot_bytes_ = 0;
+  const std::shared_ptr<LocalMemory> local_memory_;
   std::vector<std::byte> memory_;
+  std::span<std::byte> arena_;  // of memory_
   std::vector<Operation> slots_;
   std::vector<Operation*> done_;
   bool stopped_ = false;
   TimePoint next_look_{};
-  std::unique_ptr<Connection> connection_;  // goes first: operations under way use what is above
+  std::unique_ptr<Connection> connection_;
 };
 
 Result<void> measure(Measurer& measurer, const PingOptions& options, PingReport& report) {
@@ -261,8 +284,8 @@ Result<void> visit(const NodeAddress& address, Visitor& visitor, const PingOptio
   connect.session = {visitor.who().uuid, visitor.who().epoch, 0};
   connect.file_system_key = visitor.who().key;
   connect.connect_timeout_ms = options.timeout_ms;
-  ASSIGN_OR_RETURN(std::unique_ptr<Connection> connection, make_connection(address, connect));
-  Measurer measurer(std::move(connection), remote(*leased), options, report.address);
+  Measurer measurer(remote(*leased), options, report.address);
+  RETURN_IF_ERROR(measurer.connect(address, connect));
   return measure(measurer, options, report);
 }
 
