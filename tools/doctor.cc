@@ -316,7 +316,9 @@ class Examiner {
         add(Verdict::kNote, "node data", text + ", so its data plane was not measured");
         return;
       case Errc::kNotSupported:
-        add(Verdict::kProblem, "node data", cli::sentence_of(error), "use the node's tcp:// address");
+        // The detail is the reason; the code's sentence adds nothing to it.
+        add(Verdict::kProblem, "node data", error.detail.empty() ? text : error.detail,
+            "use the node's tcp:// address");
         return;
       case Errc::kUnreachable:
       case Errc::kDeadline:

@@ -94,7 +94,8 @@ class Measurer {
   Result<void> connect(const NodeAddress& address, ConnectOptions connect) {
     if (address.transport == TransportKind::kVerbs) {
       // A connection that fails says that it failed; this says why.
-      RETURN_IF_ERROR(probe_verbs(address, connect, options_.timeout_ms));
+      const Result<void> probed = probe_verbs(address, connect, options_.timeout_ms);
+      if (!probed.ok()) return Error(probed.error().code, "ping", address_ + ": " + probed.error().detail);
     }
     connect.session.lane = 1;  // the probe's was 0
     connect.deadline_ms = options_.timeout_ms;
