@@ -1,10 +1,12 @@
 #!/usr/bin/python3
 """./dev bench: measures what has a limit, prints one table, writes build/bench/results.json.
 
-Three parts (name one or more to run only those; --quick: fewer operations and rounds):
+Its parts (name one or more to run only those; --quick: fewer operations and rounds):
   journal    bench_journal      what a transaction costs
   transport  bench_transport    operations against memcpy and a bare ping-pong
   mount      two mounts of rmemfs, its node over shm and over tcp, against libfuse's own passthrough_ll on tmpfs
+  --vm       rmemctl ping over RDMA against perftest, both in one guest with soft-RoCE (tests/vm/run-vm), and nothing
+             else; it is an emulator, so its figures say nothing, its ratios something
 
 Every limit is a ratio within one run, because absolute figures are the machine's. The mount comparison runs each kind of
 work on the three mounts in turn, round after round, takes the ratio within each round, and reports their median with the
@@ -40,6 +42,8 @@ NAMES = {"prepare": "create and write 4 KiB", "stat": "stat, cold", "stat_twice"
          "write": "sequential write", "read": "sequential read, cold", "random_read": "random 4 KiB direct read",
          "random_write": "random 4 KiB direct write"}
 UNJUDGED = {"prepare"}   # shown without a limit
+VM_BANDWIDTH_LIMIT = 0.9  # of perftest's, at least
+VM_LATENCY_LIMIT = 1.2    # of perftest's, at most
 
 
 class Failed(Exception):
@@ -313,6 +317,36 @@ def bench_program(part, program, *arguments):
     return rows
 
 
+def bench_vm(quick):
+    """Ratios of rmemctl ping to perftest within each round of bench/rdma_guest.sh."""
+    rounds = 2 if quick else 5
+    done = subprocess.run([str(ROOT / "tests/vm/run-vm"), "--timeout", str(120 + 60 * rounds), "--read", str(ROOT), "--",
+                           "bash", str(ROOT / "bench/rdma_guest.sh"), str(BIN), str(rounds)],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    (OUT / "vm.log").write_text(done.stdout)
+    if done.returncode != 0:
+        raise Failed(f"the guest ended with {done.returncode}: {done.stdout.strip()[-400:]}")
+    figures = {}
+    for line in done.stdout.splitlines():
+        words = line.split()
+        if len(words) == 5 and words[0] == "figure":
+            figures[int(words[1]), words[2], words[3]] = float(words[4])
+    rows = []
+    for what, size in (("write_bw", "64 KiB"), ("read_bw", "64 KiB"), ("write_lat", "4 KiB"), ("read_lat", "4 KiB")):
+        ours = [figures[number, "ours", what] for number in range(rounds)]
+        ratios = [mine / figures[number, "perftest", what] for number, mine in enumerate(ours)]
+        ratio, kind = statistics.median(ratios), what.split("_", maxsplit=1)[0]
+        if what.endswith("bw"):
+            name, value, unit = f"{kind} {size}, bandwidth / ib_{what}", statistics.median(ours) / 1e6, "MB/s"
+            limit, ok = f">= {VM_BANDWIDTH_LIMIT}", ratio >= VM_BANDWIDTH_LIMIT
+        else:
+            name, value, unit = f"{kind} {size}, latency / ib_{what}", statistics.median(ours) * 1e6, "us"
+            limit, ok = f"<= {VM_LATENCY_LIMIT}", ratio <= VM_LATENCY_LIMIT
+        rows.append(row("vm", name, round(value, 1), unit, round(ratio, 2), round(min(ratios), 2), round(max(ratios), 2),
+                        limit, ok))
+    return rows
+
+
 def machine():
     model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                   if line.startswith("model name")), "unknown processor")
@@ -345,10 +379,12 @@ def main(arguments):
              "transport": lambda quick: bench_program("transport", "bench_transport", *(["11"] if quick else [])),
              "mount": bench_mounts}
     quick = "--quick" in arguments
-    wanted = [word for word in arguments if word != "--quick"]
+    if "--vm" in arguments:
+        parts = {"vm": bench_vm}
+    wanted = [word for word in arguments if word not in ("--quick", "--vm")]
     for word in wanted:
         if word not in parts:
-            say(f"bench: there is no \"{word}\"; there are {', '.join(parts)} and --quick")
+            say(f"bench: there is no \"{word}\"; there are {', '.join(parts)}, --quick and --vm")
             return 2
     OUT.mkdir(parents=True, exist_ok=True)
     where, started, rows, errors = machine(), time.monotonic(), [], []
