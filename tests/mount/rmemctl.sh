@@ -21,6 +21,8 @@ for state in frozen dead; do
   done
 done
 signal STOP mount
+# Until one of its threads has taken the signal, the others go on; with busy processors that is long enough to answer.
+wait_for 5 grep -q '^State:.T' "/proc/$MOUNT_PID/status" || fail "the mount daemon does not stop"
 status=0 start=$(now_ms)
 timeout 20 rmemctl status "$MNT" >/dev/null 2>"$WORK/frozen.err" || status=$?
 [ $status != 0 ] && [ $status != 124 ] || fail "rmemctl with a frozen mount daemon ended with status $status"
