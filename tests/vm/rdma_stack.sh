@@ -9,8 +9,15 @@ ibv_devinfo -d rxe0 | grep -q 'state:.*PORT_ACTIVE' || { echo "rxe0 is not activ
 both() {   # both NAME SERVER -- CLIENT: the server in the background; both have to end with 0
   name=$1 server=$2 client=$4
   $server >/dev/null 2>"/tmp/$name.err" &
-  sleep 0.5
-  timeout 40 $client >"/tmp/$name.out" 2>&1 || { echo "$name: the client ended with $?"; cat "/tmp/$name.out"; exit 1; }
+  # The server may take seconds to listen in an emulated guest; who comes too early is refused, and comes again.
+  for try in 1 2 3 4 5 6 7 8 9 10; do
+    sleep 1
+    status=0
+    timeout 40 $client >"/tmp/$name.out" 2>&1 || status=$?
+    [ $status != 0 ] || break
+    kill -0 $! 2>/dev/null || break
+  done
+  [ $status = 0 ] || { echo "$name: the client ended with $status"; cat "/tmp/$name.out"; exit 1; }
   wait $! || { echo "$name: the server ended with $?"; cat "/tmp/$name.err"; exit 1; }
 }
 address=10.77.0.1
