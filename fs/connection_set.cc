@@ -13,13 +13,12 @@ Result<ConnectionSet::Link*> ConnectionSet::link(NodeId node) {
   if (!link.connection) {
     ASSIGN_OR_RETURN(link.connection, factory_(node, lane_));
     if (on_event_fd && link.connection->event_fd() >= 0) on_event_fd(link.connection->event_fd(), node);
-    if (on_first_use) on_first_use(node);
   }
   return &link;
 }
 
-void ConnectionSet::connect(NodeId node) {
-  if (auto made = link(node); made.ok()) (*made)->connection->connect();
+void ConnectionSet::prepare(const Chunk& chunk) {
+  if (auto made = link(chunk.node); made.ok()) (*made)->connection->prepare(chunk.region);
 }
 
 Posted ConnectionSet::post(NodeId node, Operation& operation) {
@@ -111,6 +110,9 @@ void OperationBatch::add(OperationKind kind, const Chunk& chunk, std::uint64_t o
 
 bool OperationBatch::post() {
   for (Item& item : operations_) {
+    if (!item.chunk->used.load(std::memory_order_relaxed) && !item.chunk->used.exchange(true)) {
+      if (connections_.on_first_use) connections_.on_first_use(*item.chunk);
+    }
     if (item.chunk->state.load(std::memory_order_acquire) == ChunkState::kLost) {
       item.operation.ok = false;
       item.operation.error = Errc::kRegionLost;

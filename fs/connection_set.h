@@ -31,11 +31,11 @@ class ConnectionSet {
   // Called with each new connection's event descriptor (not -1) and its node, so that the lane can wait on it.
   std::function<void(int fd, NodeId node)> on_event_fd;
 
-  // Called when a connection to a node is made, by the operation that needs it.
-  std::function<void(NodeId node)> on_first_use;
+  // Called when a chunk is used for the first time by any lane.
+  std::function<void(const Chunk& chunk)> on_first_use;
 
-  // Makes and begins the connection to a node that nobody has posted to yet.
-  void connect(NodeId node);
+  // Does what a lane's first operation on the chunk would have to wait for.
+  void prepare(const Chunk& chunk);
   // A pending operation's `owner` is its OperationBatch.
   Posted post(NodeId node, Operation& operation);
   void submit();

@@ -119,7 +119,7 @@ Result<void> FuseMount::mount(FileSystem& files) {
 void FuseMount::serve() {
   for (auto& lane : lanes_) {
     lane->on_ended = on_ended;
-    lane->connections().on_first_use = [this](NodeId node) { connect_all(node); };
+    lane->connections().on_first_use = [this](const Chunk& chunk) { prepare_lanes(chunk); };
   }
   // The first lane reads INIT alone; the others start once it is answered.
   lanes_.front()->on_request = [this] {
@@ -136,16 +136,13 @@ void FuseMount::unmount() {
   fuse_session_unmount(session_);
 }
 
-void FuseMount::connect_all(NodeId node) {
-  {
-    MutexLock lock(mutex_);
-    if (!used_.insert(node).second) return;
-  }
+void FuseMount::prepare_lanes(const Chunk& chunk) {
   for (const auto& lane : lanes_) {
-    spawn([](FuseLane& there, NodeId to) -> Task<void> {
+    // A chunk stays where it is for the mount's life.
+    spawn([](FuseLane& there, const Chunk& used) -> Task<void> {
       co_await ResumeOn{there};
-      there.connections().connect(to);
-    }(*lane, node));
+      there.connections().prepare(used);
+    }(*lane, chunk));
   }
 }
 

@@ -6,14 +6,12 @@
 
 #include <functional>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "fs/file_system.h"
 #include "fs/fuse_adapter.h"
 #include "fs/fuse_lane.h"
-#include "util/mutex.h"
 #include "util/result.h"
 
 namespace rmemfs {
@@ -55,9 +53,9 @@ class FuseMount {
 
  private:
   Result<UniqueFd> clone_device() const;
-  // A lane uses a node for the first time: the others connect to it as well, as long as it answers. A frozen node then
-  // stops no lane's I/O over shm and RDMA.
-  void connect_all(NodeId node);
+  // A lane uses a chunk for the first time: the others connect to its node and find the region as well, as long as it
+  // answers. A frozen node then stops no lane's I/O over shm and RDMA.
+  void prepare_lanes(const Chunk& chunk);
 
   const FuseMountOptions options_;
   const ConnectionFactory factory_;
@@ -66,8 +64,6 @@ class FuseMount {
   std::unique_ptr<FuseAdapter> adapter_;
   fuse_session* session_ = nullptr;
   bool mounted_ = false;
-  Mutex mutex_{LockRank::kLeaf};
-  std::set<NodeId> used_;  // guarded by mutex_
   std::vector<std::unique_ptr<FuseLane>> lanes_;
 };
 

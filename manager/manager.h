@@ -37,6 +37,7 @@ struct Chunk {
   NodeId node;
   RemoteRegion region;
   std::atomic<ChunkState> state{ChunkState::kActive};
+  mutable std::atomic<bool> used{false};  // by a lane: since then all lanes are prepared for it
 };
 
 // A run of file bytes and where they are. chunk == nullptr: a hole (or unwritten): zeros.

@@ -17,7 +17,7 @@ Result<NodeTransports> choose_transports(const std::vector<NodeStatus>& nodes, T
   for (const NodeStatus& node : nodes) {
     ASSIGN_OR_RETURN(chosen[node.id], NodeAddress::parse(node.address));
   }
-  std::map<NodeId, Result<void>> outcomes;
+  std::unordered_map<NodeId, Result<void>> outcomes;
   for (const auto& [id, address] : chosen) {
     if (address.transport == TransportKind::kVerbs) outcomes.emplace(id, success());
   }

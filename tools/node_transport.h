@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <unordered_map>
 #include <vector>
 
 #include "manager/manager.h"
@@ -14,7 +14,7 @@ namespace rmemfs {
 
 enum class TransportChoice : std::uint8_t { kAuto, kRdma, kTcp };
 
-using NodeTransports = std::map<NodeId, NodeAddress>;
+using NodeTransports = std::unordered_map<NodeId, NodeAddress>;
 
 // Tries RDMA to every node named rdma://, all at once. Over auto, a node that shows that there is no RDMA between it
 // and this machine is reached over tcp; one that only does not answer keeps RDMA, since it may come back. kNotSupported

@@ -106,8 +106,9 @@ class Connection {
   virtual Posted post(Operation& op) = 0;
   // Sends what post() gathered (doorbell batching). Call once after a burst of posts, before sleeping.
   virtual void submit() = 0;
-  // Starts to connect although nothing is posted: who does it early does not depend on the node later.
-  virtual void connect() {}
+  // Starts to connect, and over shm to find the region, although nothing is posted: who does it early does not depend
+  // on the node's process later. Over verbs the region's place is shared (RegionPlaces), over tcp there is none.
+  virtual void prepare(const RemoteRegion&) {}
   // Moves things forward without blocking (progress, deadlines, reconnection); appends completed operations to `done`.
   virtual void poll(std::vector<Operation*>& done) = 0;
   // Readable (EPOLLIN) whenever poll() would do something; -1 if operations always complete inside post().

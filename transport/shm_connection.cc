@@ -29,8 +29,8 @@ ConnectionStatistics ShmConnection::statistics() const {
   return statistics;
 }
 
-ShmConnection::Region& ShmConnection::region_of(const Operation& op) {
-  const RegionName name = RegionName::of(*op.region);
+ShmConnection::Region& ShmConnection::region_of(const RemoteRegion& remote) {
+  const RegionName name = RegionName::of(remote);
   if (last_ != nullptr && last_->name == name) return *last_;
   last_ = &regions_.try_emplace(name, Region{.name = name}).first->second;
   return *last_;
@@ -41,7 +41,7 @@ Posted ShmConnection::post(Operation& op) {
   if (const auto refusal = link_.refusal()) {
     fail(op, *refusal);
   } else if (needs_link(op)) {
-    Region& region = region_of(op);
+    Region& region = region_of(*op.region);
     if (region.lost) {
       fail(op, Errc::kRegionLost);
     } else if (region.data == nullptr || !access(op, region)) {
@@ -172,6 +172,15 @@ void ShmConnection::expire(TimePoint now) {
     }
     entry = next;
   }
+}
+
+void ShmConnection::prepare(const RemoteRegion& remote) {
+  Region& region = region_of(remote);
+  if (region.data != nullptr || region.lost) return;
+  if (link_.ready())
+    ask(region);
+  else
+    link_.want();  // mapped() asks
 }
 
 void ShmConnection::submit() {

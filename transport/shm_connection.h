@@ -35,7 +35,7 @@ class ShmConnection final : public Connection {
   Posted post(Operation& op) override;
   void submit() override;
   void poll(std::vector<Operation*>& done) override;
-  void connect() override { link_.want(); }
+  void prepare(const RemoteRegion& region) override;
   int event_fd() const override { return link_.event_fd(); }
   std::size_t outstanding() const override { return pending_.size() + completed_.size(); }
   ConnectionStatistics statistics() const override;
@@ -59,7 +59,7 @@ class ShmConnection final : public Connection {
 
   ShmConnection(const NodeAddress& address, const ConnectOptions& options);
 
-  Region& region_of(const Operation& op);
+  Region& region_of(const RemoteRegion& remote);
   static std::uint64_t epoch_of(const Region& region) {
     return std::atomic_ref<std::uint64_t>(*region.epoch_word).load(std::memory_order_acquire);
   }

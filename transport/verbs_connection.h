@@ -57,7 +57,7 @@ class VerbsConnection final : public Connection {
   Posted post(Operation& op) override;
   void submit() override;
   void poll(std::vector<Operation*>& done) override;
-  void connect() override { link_.want(); }
+  void prepare(const RemoteRegion&) override { link_.want(); }
   int event_fd() const override { return link_.event_fd(); }
   std::size_t outstanding() const override { return unfinished_ + completed_.size(); }
   ConnectionStatistics statistics() const override;

@@ -12,9 +12,9 @@
 #pragma once
 
 #include <condition_variable>
-#include <map>
 #include <memory>
 #include <mutex>
+#include <unordered_map>
 #include <vector>
 
 #include "transport/target.h"
@@ -58,7 +58,7 @@ class VerbsDomain {
   // Not a Mutex: it is waited on while others register.
   std::mutex mutex_;
   std::condition_variable formed_;
-  std::map<RegionId, Registered> regions_;  // guarded by mutex_
+  std::unordered_map<RegionId, Registered> regions_;  // guarded by mutex_
 };
 
 }  // namespace rmemfs

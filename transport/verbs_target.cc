@@ -182,7 +182,7 @@ void VerbsTarget::quiesce() {
   std::vector<std::shared_ptr<VerbsDomain>> domains;
   {
     MutexLock lock(mutex_);
-    for (const auto& [key, domain] : domains_) domains.push_back(domain);
+    for (const Domain& entry : domains_) domains.push_back(entry.domain);
   }
   for (const auto& domain : domains) domain->drop_revoked();
 }
@@ -264,12 +264,13 @@ bool VerbsTarget::supersede(const VerbsStream& stream) {
 Result<std::shared_ptr<VerbsDomain>> VerbsTarget::domain_of(ibv_context* context, const Uuid& file_system) {
   {
     MutexLock lock(mutex_);
-    const auto found = domains_.find({context, file_system});
-    if (found != domains_.end()) return found->second;
+    for (const Domain& entry : domains_) {
+      if (entry.context == context && entry.file_system == file_system) return entry.domain;
+    }
   }
   ASSIGN_OR_RETURN(std::shared_ptr<VerbsDomain> domain, VerbsDomain::make(context, options_.piece_bytes));
   MutexLock lock(mutex_);
-  domains_.emplace(std::make_pair(context, file_system), domain);
+  domains_.push_back({context, file_system, domain});
   return domain;
 }
 

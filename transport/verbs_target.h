@@ -53,6 +53,11 @@ class VerbsTarget final : public Target {
     std::shared_ptr<VerbsStream> stream;
     Worker* worker;
   };
+  struct Domain {
+    ibv_context* context;
+    Uuid file_system;
+    std::shared_ptr<VerbsDomain> domain;
+  };
   struct Request {  // of an agent that wants to connect
     rdma_cm_id* id;
     std::vector<std::byte> data;
@@ -84,7 +89,7 @@ class VerbsTarget final : public Target {
   mutable Mutex mutex_{LockRank::kTransport};
   // Guarded by mutex_.
   std::unordered_map<rdma_cm_id*, Connected> streams_;
-  std::map<std::pair<ibv_context*, Uuid>, std::shared_ptr<VerbsDomain>> domains_;
+  std::vector<Domain> domains_;
 
   // The connection manager's thread's.
   std::uint64_t next_number_ = 1;

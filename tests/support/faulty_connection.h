@@ -31,7 +31,7 @@ class FaultyConnection final : public Connection {
   Posted post(Operation& op) override;
   void submit() override;
   void poll(std::vector<Operation*>& done) override;
-  void connect() override { inner_->connect(); }
+  void prepare(const RemoteRegion& region) override { inner_->prepare(region); }
   int event_fd() const override { return epoll_.get(); }
   std::size_t outstanding() const override;
   ConnectionStatistics statistics() const override { return inner_->statistics(); }

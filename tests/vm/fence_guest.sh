@@ -9,6 +9,7 @@ cp -a "$DIR" "$WORK/twin"
 rm -f "$WORK/twin/admin.sock"
 
 # The older mount is frozen with writes to the file under way.
+# shellcheck disable=SC2016  # the inner shell's
 spawn writer bash -c 'while dd if=/dev/urandom of="$1" bs=64k count=15 conv=notrunc,fsync status=none; do :; done' - "$MNT/file"
 sleep 1
 signal STOP mount

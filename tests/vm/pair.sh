@@ -4,7 +4,6 @@
 source "$(dirname "$0")/lib.sh"
 
 guest_options
-RMEMFS_BIN=$BIN RMEMFS_HELPERS=$HELPERS RMEMFS_SOURCE=$SOURCE
 printf 'export RMEMFS_BIN=%q RMEMFS_HELPERS=%q RMEMFS_SOURCE=%q\nsource %q "$@"\n' \
   "$BIN" "$HELPERS" "$SOURCE" "$HERE/pair_guest.sh" >"$WORK/both.sh"
 "$HERE/run-pair" --state "$WORK" "${OPTIONS[@]}" --mem 1024 --timeout 200 -- "$WORK/both.sh" "$WORK" >"$WORK/output" 2>&1 &

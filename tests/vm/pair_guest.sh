@@ -43,7 +43,7 @@ timed() {
   case " ${allowed[*]} " in *" $status "*) ;; *) fail "$* ended with $status: $(cat "$WORK/timed.log")" ;; esac
   say "$1 ended with $status after $took ms: $(tail -n 1 "$WORK/timed.log")"
 }
-check() { "$HELPERS/pattern" check "$MNT/file" 1000000 5 "$@"; }
+check() { "$HELPERS/pattern" check "$MNT/file" 1000000 5; }
 drop_caches() { echo 3 >/proc/sys/vm/drop_caches; }
 alive_again() { drop_caches; check && "$HELPERS/pattern" write "$MNT/new" 300000 6; }
 
