@@ -32,13 +32,6 @@ bool ambiguous(Errc error) {
 
 }  // namespace
 
-TimePoint DataPath::deadline(const Chunk& chunk, TimePoint limit) const {
-  // A request whose limit is near by the time it may go on asks a node that answers all the same.
-  constexpr auto kMoment = std::chrono::milliseconds(200);
-  const Duration moment = std::min<Duration>(kMoment, std::chrono::milliseconds(deadline_ms_));
-  return std::min(std::max(limit, MonoClock::now() + moment), manager_.operation_deadline(chunk.node));
-}
-
 Task<Result<RangeLock::Guard>> DataPath::lock_tail(InodeRef inode, std::uint64_t offset, TimePoint limit) {
   for (;;) {
     const std::uint64_t begin = round_down(std::min(offset, manager_.attributes(*inode).size));

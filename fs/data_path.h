@@ -60,7 +60,9 @@ class DataPath {
   // Of a request that starts now.
   TimePoint limit_from_now() const { return deadline_after_ms(deadline_ms_); }
   // Of an operation that is posted now, for a request with that limit.
-  TimePoint deadline(const Chunk& chunk, TimePoint limit) const;
+  TimePoint deadline(const Chunk& chunk, TimePoint limit) const {
+    return manager_.operation_deadline(chunk.node, limit);
+  }
   // The lock of whatever changes the size or frees: from `offset` or the end, whichever comes first, to the end of
   // every file. The size is settled when it returns. kDeadline.
   Task<Result<RangeLock::Guard>> lock_tail(InodeRef inode, std::uint64_t offset, TimePoint limit);

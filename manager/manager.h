@@ -206,10 +206,10 @@ class Manager {
   virtual std::vector<NodeStatus> nodes() = 0;
   virtual std::string address(NodeId node) const = 0;
   virtual NodeHealth health(NodeId node) const = 0;  // an atomic read
-  // Until when an operation that starts now may wait for the node: the mount's deadline, counted from now or, for a
-  // node that does not answer, from its last answer (but a moment is always granted). So one system call that takes
-  // several requests one after the other does not wait several deadlines. Atomic reads.
-  virtual TimePoint operation_deadline(NodeId node) const = 0;
+  // Until when an operation that starts now may wait for the node: until its request's limit and, for a node that does
+  // not answer, for the mount's deadline counted from its last answer; but a moment is always granted. So one system
+  // call that takes several requests one after the other does not wait several deadlines. Atomic reads.
+  virtual TimePoint operation_deadline(NodeId node, TimePoint limit) const = 0;
   // The data path saw a deadline or a broken link. Any lane; never waits. The node is asked at once, and gives out no
   // space if it does not answer; the heartbeat decides when it is back.
   virtual void node_unreachable(NodeId node) = 0;

@@ -80,7 +80,7 @@ class ManagerImpl final : public Manager {
   std::vector<NodeStatus> nodes() override;
   std::string address(NodeId node) const override;
   NodeHealth health(NodeId node) const override;
-  TimePoint operation_deadline(NodeId node) const override;
+  TimePoint operation_deadline(NodeId node, TimePoint limit) const override;
   void node_unreachable(NodeId node) override { nodes_->ask_soon(node); }
   void chunk_lost(const Chunk& chunk) override;
   void fenced() override;

@@ -303,14 +303,15 @@ NodeHealth ManagerImpl::health(NodeId node) const {
   return found == nullptr ? NodeHealth::kUnknown : found->health.load(std::memory_order_relaxed);
 }
 
-TimePoint ManagerImpl::operation_deadline(NodeId node) const {
-  constexpr auto kMoment = std::chrono::milliseconds(200);  // for a node that is back but was not asked yet
-  const TimePoint now = MonoClock::now();
+TimePoint ManagerImpl::operation_deadline(NodeId node, TimePoint limit) const {
+  // For a node that is back but was not asked yet, and for a request that waited long until it may go on.
+  constexpr auto kMoment = std::chrono::milliseconds(200);
   const Duration patience = std::chrono::milliseconds(nodes_->deadline_ms());
+  const TimePoint least = MonoClock::now() + std::min<Duration>(kMoment, patience);
   const Node* found = nodes_->find(node);
-  if (found == nullptr || found->answers()) return now + patience;
+  if (found == nullptr || found->answers()) return std::max(limit, least);
   const TimePoint answered{Duration(found->answered_at.load(std::memory_order_relaxed))};
-  return std::max(answered + patience, now + std::min<Duration>(kMoment, patience));
+  return std::max(std::min(limit, answered + patience), least);
 }
 
 }  // namespace rmemfs

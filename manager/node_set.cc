@@ -130,9 +130,9 @@ Result<void> NodeSet::fence_all() {
         Node& node = *nodes_[i];
         outcomes[i] = node.client->fence(identity_, timeout_ms);
         if (outcomes[i].ok()) {
-          node.fenced = true;
           auto description = describe(node, timeout_ms);
           if (!description.ok()) outcomes[i] = std::move(description).error();
+          node.fenced = description.ok();  // otherwise it joins later, with its leases
         } else {
           note(node, outcomes[i]);
         }

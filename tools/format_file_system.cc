@@ -257,6 +257,12 @@ Superblock new_superblock(const FormatOptions& o) {
 
 }  // namespace
 
+Result<void> check_place(const FormatOptions& options) {
+  const auto found = survey(options);
+  if (!found.ok()) return found.error();
+  return success();
+}
+
 Result<Uuid> format_file_system(const FormatOptions& given, FormatReport* report_out) {
   FormatOptions options = given;
   // The superblock's relative path would be one in the metadata directory.

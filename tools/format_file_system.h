@@ -43,6 +43,9 @@ struct FormatReport {
   std::vector<std::string> warnings;             // e.g. a node of the old file system that could not be told
 };
 
+// Whether a file system may be made in the directory, which need not exist; looks and changes nothing. Errors as below.
+Result<void> check_place(const FormatOptions& options);
+
 // Errors, each with a detail that is a whole sentence's subject: kInvalid (an option out of range), kExists (a file
 // system is there and !force), kNotEmpty (foreign files), kLocked (with who), kUnreachable, kDeadline, kVersion,
 // kRefused (a node), kLocalIo, kNoSpace, kAccess, kStore.

@@ -133,6 +133,9 @@ class MountDaemon {
 // Makes the file system of `--local` where there is none yet, with its memory node, which goes on running. Under the
 // directory's lock from the beginning: of two first mounts one makes it, and the other is refused.
 Result<void> MountDaemon::make_local() {
+  FormatOptions format;
+  format.directory = job_.directory;
+  RETURN_IF_ERROR(check_place(format));  // before anything is made there
   if (::mkdir(job_.directory.c_str(), 0700) != 0 && errno != EEXIST) {
     return Error(errc_from_errno(errno), "metadata directory", job_.directory);
   }
@@ -141,8 +144,6 @@ Result<void> MountDaemon::make_local() {
   RETURN_IF_ERROR(remove_unfinished_node(job_.directory));
   const LocalNode node{job_.directory, new_local_pool(), *job_.local_bytes};
   RETURN_IF_ERROR(start_local_node(node));
-  FormatOptions format;
-  format.directory = job_.directory;
   format.nodes = {kLocalNodeAddress};
   format.local_bytes = node.size_bytes;
   format.local_pool = node.pool;

@@ -119,6 +119,11 @@ Result<verbs::Reply> VerbsDomain::attach(RegionId id, const std::shared_ptr<Targ
   return place;
 }
 
+bool VerbsDomain::empty() const {
+  std::lock_guard lock(mutex_);
+  return regions_.empty();
+}
+
 void VerbsDomain::drop_revoked() {
   std::unique_lock lock(mutex_);
   formed_.wait(lock, [&] {

@@ -35,6 +35,7 @@ class VerbsDomain {
 
   // Where the region is; ok is set, the id is the caller's. kRegionLost, kNoMemory, kNotSupported.
   Result<verbs::Reply> attach(RegionId id, const std::shared_ptr<TargetRegion>& region);
+  bool empty() const;  // no region is registered
   // No operation of a queue pair of this domain on a revoked region is under way when it returns, or ever again.
   void drop_revoked();
 
@@ -56,7 +57,7 @@ class VerbsDomain {
   std::uint64_t instance_ = 0;
 
   // Not a Mutex: it is waited on while others register.
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable formed_;
   std::unordered_map<RegionId, Registered> regions_;  // guarded by mutex_
 };

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 
 #include "transport/name_lookup.h"
 #include "util/check.h"
@@ -165,6 +166,11 @@ std::size_t VerbsTarget::connections() const {
   MutexLock lock(mutex_);
   for (const auto& [id, connected] : streams_) count += connected.stream->ended() ? 0 : 1;
   return count;
+}
+
+std::size_t VerbsTarget::domains() const {
+  MutexLock lock(mutex_);
+  return domains_.size();
 }
 
 void VerbsTarget::end_sessions(const Uuid& file_system, MountEpoch epoch) {
@@ -330,6 +336,13 @@ void VerbsTarget::reap() {
     }
   }
   for (rdma_cm_id* id : over) end(id);
+  std::vector<Domain> idle;  // R4; destroyed after the lock
+  MutexLock lock(mutex_);
+  const auto keep = std::stable_partition(domains_.begin(), domains_.end(), [](const Domain& entry) {
+    return entry.domain.use_count() > 1 || !entry.domain->empty();
+  });
+  std::move(keep, domains_.end(), std::back_inserter(idle));
+  domains_.erase(keep, domains_.end());
 }
 
 }  // namespace rmemfs

@@ -11,6 +11,7 @@
 //       interleave.
 //   R2  An rdma_cm id is destroyed by the connection manager's thread only, after its stream's end().
 //   R3  mutex_ is held neither while a stream is ended nor while the RegionSource is called.
+//   R4  A file system that has neither a queue pair nor a registered region loses its domain at the next event.
 // Thread-safe; takes a Mutex of rank kTransport.
 #pragma once
 
@@ -41,6 +42,8 @@ class VerbsTarget final : public Target {
 
   // With real port numbers.
   const std::vector<NodeAddress>& addresses() const { return addresses_; }
+  // File systems that have a domain: those with a queue pair or a registered region, and some that had until lately.
+  std::size_t domains() const;
 
   void adopt(UniqueFd) override {}  // a socket is no queue pair: it is closed
   void end_sessions(const Uuid& file_system, MountEpoch epoch) override;

@@ -5,6 +5,14 @@ daemon_pid() { rmemctl status --json "$MNT" | json "d['pid']"; }
 node_pid() { cat "$DIR/node.pid"; }
 free_again() { wait_for 15 flock -n "$DIR/lock" true || fail "the daemon is still there 15 s after umount"; unset "PID[daemon]"; }
 start() { within 10000 "$1" rmemfs --local 512M "$DIR" "$MNT"; PID[daemon]=$(daemon_pid); }
+say "a directory of somebody else's is left as it is"
+mkdir "$WORK/foreign" && echo precious >"$WORK/foreign/file"
+status=0
+rmemfs --local 512M "$WORK/foreign" "$MNT" >"$WORK/refused.log" 2>&1 || status=$?
+[ $status != 0 ] || fail "a foreign directory was taken"
+grep -q "not empty" "$WORK/refused.log" || fail "it does not say why: $(cat "$WORK/refused.log")"
+[ "$(ls -A "$WORK/foreign")" = file ] || fail "it left something behind: $(ls -A "$WORK/foreign" | tr '\n' ' ')"
+pass "a foreign directory is refused and unchanged"
 say "a node that is not its own is not taken; one that a killed first mount left is"
 mkdir -p "$DIR"
 rmemd --size 8M --pool "/dev/shm/rmemfs-test.$$.foreign" --listen "unix:$DIR/node.sock" >>"$WORK/foreign.log" 2>&1 &

@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <thread>
 
 #include "tests/unit/transport/test_node.h"
 #include "transport/local_memory.h"
+#include "transport/verbs_target.h"
 
 using namespace rmemfs;
 using namespace rmemfs::test;
@@ -167,6 +169,40 @@ BOOST_AUTO_TEST_CASE(a_revoked_region_is_out_of_reach_once_the_target_is_quiet) 
   BOOST_TEST((!late.ok && late.error == Errc::kRegionLost));
   BOOST_TEST(fine.ok);
   BOOST_TEST(std::memcmp(world.regions.memory(region), ones.data(), ones.size()) == 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_file_system_that_is_gone_keeps_no_domain) {
+  World world;
+  const auto& target = dynamic_cast<const VerbsTarget&>(world.node.target());
+  const RemoteRegion region = world.regions.lease({.length = 1 << 20});
+  const auto use = [&] {
+    Driver driver(world.node.address(), options_for(world.regions));
+    std::uint64_t word = 1;
+    Operation write = write_of(region, 0, reinterpret_cast<std::byte*>(&word), sizeof word);
+    BOOST_REQUIRE(driver.run(write));
+    BOOST_REQUIRE(write.ok);
+    BOOST_TEST(target.domains() == 1u);
+  };
+  const auto comes_to = [&](std::size_t connections, std::size_t domains) {
+    const TimePoint limit = deadline_after_ms(5000);
+    while (MonoClock::now() < limit) {
+      if (target.connections() == connections && target.domains() == domains) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return false;
+  };
+  use();
+  BOOST_TEST(comes_to(0, 1));  // its region is registered: whoever comes back finds it so
+  {
+    Driver driver(world.node.address(), options_for(world.regions));
+    std::uint64_t word = 2;
+    Operation write = write_of(region, 0, reinterpret_cast<std::byte*>(&word), sizeof word);
+    BOOST_REQUIRE(driver.run(write));
+    world.regions.revoke(region);
+    world.node.target().quiesce();
+    BOOST_TEST(target.domains() == 1u);  // it is connected
+  }
+  BOOST_TEST(comes_to(0, 0));
 }
 
 BOOST_AUTO_TEST_CASE(a_region_revoked_under_a_storm_of_writes_does_not_change_after_quiesce) {
