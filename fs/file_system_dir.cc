@@ -52,7 +52,7 @@ Result<void> FileSystem::read_directory(std::uint64_t handle, std::uint64_t offs
     }
     if (!taken) return {};
     if (i + 1 == entries.size()) {
-      stream->cursor = std::move(ahead);
+      stream->cursor = ahead;
     } else {
       stream->cursor.cookie = entry.cookie;
       stream->cursor.last_key = dot ? std::string() : dirent_key(stream->ino, entry.cookie, entry.name);

@@ -73,7 +73,7 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, fuse_file_info*) noexcept {
 Timestamp to_timestamp(const timespec& time) { return {time.tv_sec, static_cast<std::uint32_t>(time.tv_nsec)}; }
 
 Task<void> do_setattr(Call call, InodeNumber ino, SetAttributes change) {
-  const auto result = co_await call.files().setattr(call.context, ino, std::move(change));
+  const auto result = co_await call.files().setattr(call.context, ino, change);
   reply_attributes(call, result);
 }
 
@@ -88,7 +88,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* attr, int to_set, f
   if ((to_set & FUSE_SET_ATTR_ATIME_NOW) != 0) set.change.atime = now_timestamp();
   if ((to_set & FUSE_SET_ATTR_MTIME_NOW) != 0) set.change.mtime = now_timestamp();
   if ((to_set & FUSE_SET_ATTR_CTIME) != 0) set.change.ctime = to_timestamp(attr->st_ctim);
-  spawn(do_setattr(Call(req, Counter::kSetattr), InodeNumber(ino), std::move(set)));
+  spawn(do_setattr(Call(req, Counter::kSetattr), InodeNumber(ino), set));
 }
 
 void op_statfs(fuse_req_t req, fuse_ino_t) noexcept {

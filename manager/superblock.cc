@@ -299,7 +299,7 @@ std::string node_address_of(const std::string& directory, const NodeRecord& node
     if (!node.address.starts_with(scheme)) continue;
     const std::string path = node.address.substr(scheme.size());
     if (path.empty() || path.front() == '/') return node.address;
-    return std::string(scheme) + directory + "/" + path;
+    return std::string(scheme).append(directory).append("/").append(path);
   }
   return node.address;
 }

@@ -50,7 +50,7 @@ std::string path_of(const Places& places, InodeNumber ino) {
   for (unsigned depth = 0; depth < kMaxDepth && ino != kRootInode; ++depth) {
     const auto place = places.find(ino);
     if (place == places.end() || place->second.name.empty()) return {};
-    path = "/" + place->second.name + path;
+    path.insert(0, "/" + place->second.name);
     ino = place->second.parent;
   }
   return path;

@@ -20,9 +20,9 @@
 #include "util/bytes.h"
 #include "util/log.h"
 
+namespace rmemfs {
 namespace {
 
-using namespace rmemfs;
 using dump::Output;
 using dump::Record;
 
@@ -393,9 +393,7 @@ Result<void> run(const Arguments& arguments, Output& output) {
   return dumper.pool();
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int main_of(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Shows what an rmemfs file system or a memory node's pool has stored; never changes anything");
   cli::prepare(app, kProgram);
@@ -419,3 +417,8 @@ int main(int argc, char** argv) {
   cli::print_error(kProgram, "standard output could not be written");
   return cli::kFailure;
 }
+
+}  // namespace
+}  // namespace rmemfs
+
+int main(int argc, char** argv) { return rmemfs::main_of(argc, argv); }

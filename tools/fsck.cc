@@ -12,9 +12,8 @@
 #include "tools/report_text.h"
 #include "util/log.h"
 
+namespace rmemfs {
 namespace {
-
-using namespace rmemfs;
 
 constexpr const char* kProgram = "fsck.rmemfs";
 
@@ -195,9 +194,7 @@ void declare(CLI::App& app, Arguments& arguments) {
   app.add_option("DIR", arguments.directory, "Metadata directory")->required();
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int main_of(int argc, char** argv) {
   Arguments arguments;
   CLI::App app("Checks and repairs an rmemfs file system that is not mounted");
   cli::prepare(app, kProgram);
@@ -234,3 +231,8 @@ int main(int argc, char** argv) {
   }
   return status;
 }
+
+}  // namespace
+}  // namespace rmemfs
+
+int main(int argc, char** argv) { return rmemfs::main_of(argc, argv); }

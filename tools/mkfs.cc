@@ -7,20 +7,20 @@
 #include "tools/format_file_system.h"
 #include "util/log.h"
 
+namespace rmemfs {
 namespace {
 
 constexpr const char* kProgram = "mkfs.rmemfs";
 
 struct Arguments {
-  rmemfs::FormatOptions format;
+  FormatOptions format;
   std::optional<std::uint64_t> journal_bytes;
   std::optional<std::uint32_t> journal_slots;
   bool quiet = false;
 };
 
 // --journal-size and --journal-slots say the same thing in two units; one of them may be given.
-rmemfs::Result<void> set_geometry(Arguments& arguments) {
-  using namespace rmemfs;
+Result<void> set_geometry(Arguments& arguments) {
   JournalGeometry& journal = arguments.format.journal;
   if (arguments.journal_slots) journal.slot_count = *arguments.journal_slots;
   if (!arguments.journal_bytes) return success();
@@ -38,15 +38,14 @@ rmemfs::Result<void> set_geometry(Arguments& arguments) {
   return success();
 }
 
-std::string sentence(const rmemfs::Error& error) {
-  using rmemfs::Errc;
+std::string sentence(const Error& error) {
   const bool complete = error.code == Errc::kExists || error.code == Errc::kNotEmpty;
-  return complete && !error.detail.empty() ? error.detail : rmemfs::cli::sentence_of(error);
+  return complete && !error.detail.empty() ? error.detail : cli::sentence_of(error);
 }
 
-void print_summary(const Arguments& arguments, const rmemfs::FormatReport& report) {
-  using rmemfs::cli::format_size;
-  const rmemfs::FormatOptions& o = arguments.format;
+void print_summary(const Arguments& arguments, const FormatReport& report) {
+  using cli::format_size;
+  const FormatOptions& o = arguments.format;
   std::printf("Made file system %s in %s: %zu memory node%s with %s free of %s, chunks of %s, a journal of %u slots\n",
               report.uuid.to_string().c_str(), o.directory.c_str(), o.nodes.size(), o.nodes.size() == 1 ? "" : "s",
               format_size(report.free_bytes).c_str(), format_size(report.pool_bytes).c_str(),
@@ -57,10 +56,7 @@ void print_summary(const Arguments& arguments, const rmemfs::FormatReport& repor
   }
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  using namespace rmemfs;
+int main_of(int argc, char** argv) {
   Arguments arguments;
   FormatOptions& format = arguments.format;
   CLI::App app("Makes an rmemfs file system in the metadata directory DIR");
@@ -103,3 +99,8 @@ int main(int argc, char** argv) {
   if (!arguments.quiet && !format.dry_run) print_summary(arguments, report);
   return 0;
 }
+
+}  // namespace
+}  // namespace rmemfs
+
+int main(int argc, char** argv) { return rmemfs::main_of(argc, argv); }

@@ -19,8 +19,7 @@
 #include "tools/mount_daemon.h"
 #include "util/log.h"
 
-using namespace rmemfs;
-
+namespace rmemfs {
 namespace {
 
 constexpr const char* kProgram = "rmemfs";
@@ -141,9 +140,7 @@ int run_background(const MountJob& job) {
   return cli::kFailure;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int main_of(int argc, char** argv) {
   CLI::App app("Mounts a file system whose bytes live in the memory of other machines.");
   cli::prepare(app, kProgram);
   MountJob job;
@@ -174,3 +171,8 @@ int main(int argc, char** argv) {
   const auto result = run_mount(job, [] {});
   return result.ok() ? 0 : cli::fail(kProgram, result.error());
 }
+
+}  // namespace
+}  // namespace rmemfs
+
+int main(int argc, char** argv) { return rmemfs::main_of(argc, argv); }

@@ -36,7 +36,7 @@ class FreezeWatch {
 struct Timestamp {
   std::int64_t seconds = 0;
   std::uint32_t nanoseconds = 0;
-  auto operator<=>(const Timestamp&) const = default;
+  auto operator<=>(const Timestamp&) const = default;  // NOLINT(modernize-use-nullptr): the compiler's own 0
 };
 
 // The kernel's coarse clock, as the kernel's own file systems use: it never shows a time later than now.

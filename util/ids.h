@@ -19,7 +19,7 @@ class StrongId {
   constexpr StrongId() = default;
   constexpr explicit StrongId(Number value) : value_(value) {}
   constexpr Number value() const { return value_; }
-  constexpr auto operator<=>(const StrongId&) const = default;
+  constexpr auto operator<=>(const StrongId&) const = default;  // NOLINT(modernize-use-nullptr): the compiler's own 0
   constexpr StrongId next() const { return StrongId(value_ + 1); }
 
  private:
@@ -39,7 +39,7 @@ inline constexpr InodeNumber kRootInode{1};
 // A file system's or a pool's identity (RFC 4122, random).
 struct Uuid {
   std::array<std::byte, 16> bytes{};
-  auto operator<=>(const Uuid&) const = default;
+  auto operator<=>(const Uuid&) const = default;  // NOLINT(modernize-use-nullptr): the compiler's own 0
   bool is_zero() const { return *this == Uuid{}; }
   static Uuid random();
   static Result<Uuid> parse(std::string_view text);

@@ -32,6 +32,22 @@ def arguments_of(entry):
     return kept
 
 
+def entries_of(build):
+    """One entry of the compilation database for each of our files."""
+    entries = {}
+    for entry in json.loads((build / "compile_commands.json").read_text()):
+        generated = entry["file"].startswith(str(build)) or not entry["file"].startswith(str(ROOT))
+        if not generated:
+            entries.setdefault(entry["file"], entry)
+    # Most fuzz targets are compiled by clang++ beside the build and are not in the database: a neighbour's flags do.
+    neighbour = str(ROOT / "tests/fuzz/journal_fuzz.cc")
+    for path in map(str, ROOT.glob("tests/fuzz/*_fuzz.cc")):
+        if neighbour in entries:
+            command = entries[neighbour]["command"].replace(neighbour, path)
+            entries.setdefault(path, {**entries[neighbour], "file": path, "command": command})
+    return entries
+
+
 def headers_digest():
     """One digest of all our headers: any change looks at everything again."""
     digest = hashlib.sha256((ROOT / ".clang-tidy").read_bytes())
@@ -58,11 +74,7 @@ def lint(entry, headers, stamps):
 def main():
     build = Path(sys.argv[1]).resolve()
     wanted = [str((ROOT / name).resolve()) for name in sys.argv[2:]]
-    entries = {}
-    for entry in json.loads((build / "compile_commands.json").read_text()):
-        generated = entry["file"].startswith(str(build)) or not entry["file"].startswith(str(ROOT))
-        if not generated and (not wanted or entry["file"] in wanted):
-            entries.setdefault(entry["file"], entry)
+    entries = {path: entry for path, entry in entries_of(build).items() if not wanted or path in wanted}
     stamps = build / "lint"
     stamps.mkdir(exist_ok=True)
     headers, bad = headers_digest(), 0

@@ -14,9 +14,8 @@
 #include "util/bytes.h"
 #include "util/check.h"
 
+namespace rmemfs {
 namespace {
-
-using namespace rmemfs;
 
 using Records = std::map<std::string, std::string>;
 
@@ -287,3 +286,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   CHECK(right);
   return 0;
 }
+
+}  // namespace rmemfs

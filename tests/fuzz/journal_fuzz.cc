@@ -14,9 +14,8 @@
 #include "util/check.h"
 #include "util/crc32c.h"
 
+namespace rmemfs {
 namespace {
-
-using namespace rmemfs;
 
 constexpr JournalGeometry kGeometry{256, 4};
 constexpr std::size_t kBytes = kJournalSuperblockBytes + 4 * 256;
@@ -90,3 +89,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace rmemfs

@@ -7,8 +7,9 @@
 #include "manager/meta_format.h"
 #include "util/check.h"
 
+namespace rmemfs {
+
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  using namespace rmemfs;
   if (size == 0) return 0;
   const std::string_view rest(reinterpret_cast<const char*>(data) + 1, size - 1);
   const std::string_view key = rest.substr(0, std::min<std::size_t>(data[0], rest.size()));
@@ -29,3 +30,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (apply_merge(key, merged, value).ok()) (void)apply_merge(key, merged, value);
   return 0;
 }
+
+}  // namespace rmemfs

@@ -10,8 +10,7 @@
 #include "util/bytes.h"
 #include "util/check.h"
 
-using namespace rmemfs;
-
+namespace rmemfs {
 namespace {
 
 constexpr std::uint64_t kDataBytes = 64 << 10;
@@ -97,3 +96,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace rmemfs

@@ -9,8 +9,7 @@
 #include "transport/verbs_format.h"
 #include "util/check.h"
 
-using namespace rmemfs;
-
+namespace rmemfs {
 namespace {
 
 template <std::size_t Size>
@@ -69,3 +68,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace rmemfs

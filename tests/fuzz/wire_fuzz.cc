@@ -10,8 +10,7 @@
 #include "transport/wire_format.h"
 #include "util/check.h"
 
-using namespace rmemfs;
-
+namespace rmemfs {
 namespace {
 
 constexpr std::uint64_t kRegionBytes = 4096;
@@ -101,3 +100,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace rmemfs

@@ -1,9 +1,10 @@
 // A load of metadata and data operations by several processes, with a log kept outside the file system, and the check
 // of a tree against that log.
 //
-//   crash_load run    ROOT LOG SEED WORKERS SECONDS    until SECONDS passed, SIGTERM came or the mount died; 0 in each
-//   case crash_load verify ROOT LOG                         0: all acknowledged operations are there; 1: something is
-//   not
+//   crash_load run ROOT LOG SEED WORKERS SECONDS
+//     until SECONDS passed, SIGTERM came or the mount died; 0 in each case
+//   crash_load verify ROOT LOG
+//     0: all acknowledged operations are there; 1: something is not
 //
 // Each worker has a directory ROOT/wI and a log LOG.I. "try" is written before the call and "ack" after it returned,
 // each by one write(2): the log outlives the death of any process. A log without an acknowledged operation fails the
@@ -29,9 +30,8 @@
 
 #include "crash_model.h"
 
+namespace crash {
 namespace {
-
-using namespace crash;
 
 constexpr std::size_t kMaxFileBytes = 512 << 10;
 constexpr std::size_t kMaxObjects = 100;
@@ -252,14 +252,15 @@ int verify(const std::string& root, const std::string& log) {
 }
 
 }  // namespace
+}  // namespace crash
 
 int main(int argc, char** argv) {
   ::umask(0);
   const std::string verb = argc > 1 ? argv[1] : "";
   if (verb == "run" && argc == 7)
-    return run(argv[2], argv[3], std::strtoull(argv[4], nullptr, 10), static_cast<unsigned>(std::atoi(argv[5])),
-               std::atof(argv[6]));
-  if (verb == "verify" && argc == 4) return verify(argv[2], argv[3]);
+    return crash::run(argv[2], argv[3], std::strtoull(argv[4], nullptr, 10), static_cast<unsigned>(std::atoi(argv[5])),
+                      std::atof(argv[6]));
+  if (verb == "verify" && argc == 4) return crash::verify(argv[2], argv[3]);
   std::fprintf(stderr, "usage: crash_load run ROOT LOG SEED WORKERS SECONDS | crash_load verify ROOT LOG\n");
   return 2;
 }

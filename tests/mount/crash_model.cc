@@ -76,6 +76,11 @@ std::string read_all(const std::string& path, std::string& error) {
   }
 }
 
+// The path of `name` in `directory`, which is empty for the top.
+std::string path_in(const std::string& directory, const std::string& name) {
+  return directory.empty() ? name : directory + "/" + name;
+}
+
 void list(const std::string& root, const std::string& prefix, std::set<std::string>& names,
           std::vector<std::string>& problems) {
   DIR* dir = ::opendir((root + "/" + prefix).c_str());
@@ -87,10 +92,10 @@ void list(const std::string& root, const std::string& prefix, std::set<std::stri
   while (dirent* entry = ::readdir(dir)) {
     std::string name = entry->d_name;
     if (name == "." || name == "..") continue;
-    std::string path = prefix.empty() ? name : prefix + "/" + name;
+    std::string path = path_in(prefix, name);
     if (!names.insert(path).second) problems.push_back("listed twice: " + path);
     struct stat st {};
-    if (::lstat((root + "/" + path).c_str(), &st) == 0 && S_ISDIR(st.st_mode)) below.push_back(path);
+    if (::lstat(path_in(root, path).c_str(), &st) == 0 && S_ISDIR(st.st_mode)) below.push_back(path);
   }
   ::closedir(dir);
   for (const auto& path : below) list(root, path, names, problems);
@@ -243,7 +248,7 @@ std::vector<std::string> differences(const std::string& root, const Tree& tree, 
 
   for (const auto& [path, object] : tree) {
     struct stat st {};
-    const std::string full = root + "/" + path;
+    const std::string full = path_in(root, path);
     if (!names.count(path) || ::lstat(full.c_str(), &st) < 0) {
       problems.push_back("is missing: " + path);
       continue;
@@ -268,7 +273,7 @@ std::vector<std::string> differences(const std::string& root, const Tree& tree, 
       data = read_all(full, error);
     }
     if (!error.empty()) {
-      problems.push_back("cannot be read: " + path + ": " + error);
+      problems.push_back(("cannot be read: " + path + ": ").append(error));
     } else if (data != object->data && !(tolerated && torn_between(data, object->data, twin->second->data))) {
       problems.push_back("wrong bytes: " + path + ": " + first_difference(data, object->data) +
                          (object->unsynced ? " (acknowledged, not fsynced)" : " (fsynced)"));

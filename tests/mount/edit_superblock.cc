@@ -9,10 +9,9 @@
 #include "manager/superblock.h"
 
 int main(int argc, char** argv) {
-  using namespace rmemfs;
   const std::string what = argc == 3 ? argv[2] : "";
   if (what.empty()) return 2;
-  auto superblock = load_superblock(argv[1]);
+  auto superblock = rmemfs::load_superblock(argv[1]);
   if (!superblock) {
     std::fprintf(stderr, "%s\n", superblock.error().message().c_str());
     return 1;
@@ -26,6 +25,6 @@ int main(int argc, char** argv) {
   else
     return 2;
   std::ofstream(std::string(argv[1]) + "/superblock", std::ios::binary | std::ios::trunc)
-      << encode_superblock(*superblock);
+      << rmemfs::encode_superblock(*superblock);
   return 0;
 }

@@ -8,9 +8,8 @@
 
 #include "control/node_server.h"
 
+namespace rmemfs {
 namespace {
-
-using namespace rmemfs;
 
 class OtherVersion : public NodeService {
  public:
@@ -30,11 +29,12 @@ class OtherVersion : public NodeService {
 };
 
 }  // namespace
+}  // namespace rmemfs
 
 int main(int argc, char** argv) {
   if (argc != 2) return 2;
-  OtherVersion service;
-  auto server = NodeServer::start(service);
+  rmemfs::OtherVersion service;
+  auto server = rmemfs::NodeServer::start(service);
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   std::strncpy(address.sun_path, argv[1], sizeof address.sun_path - 1);
@@ -44,6 +44,6 @@ int main(int argc, char** argv) {
     return 1;
   for (;;) {
     int stream = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
-    if (stream >= 0) (*server)->adopt(UniqueFd(stream));
+    if (stream >= 0) (*server)->adopt(rmemfs::UniqueFd(stream));
   }
 }

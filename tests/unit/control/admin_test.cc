@@ -7,9 +7,7 @@
 #include "tests/unit/control/test_node.h"
 #include "util/clock.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
-
+namespace rmemfs::test {
 namespace {
 
 AdminHandlers some_handlers() {
@@ -166,3 +164,5 @@ BOOST_AUTO_TEST_CASE(the_server_ends_within_a_second_though_a_handler_is_slow_an
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test

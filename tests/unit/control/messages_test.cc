@@ -3,8 +3,7 @@
 #include "control/grpc_status.h"
 #include "control/node_messages.h"
 
-using namespace rmemfs;
-
+namespace rmemfs {
 namespace {
 
 node::Region sound_region() {
@@ -64,3 +63,5 @@ BOOST_AUTO_TEST_CASE(a_failure_of_the_call_itself_has_a_code_of_ours) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs

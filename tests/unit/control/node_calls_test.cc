@@ -11,9 +11,7 @@
 #include "tests/unit/control/test_node.h"
 #include "util/clock.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
-
+namespace rmemfs::test {
 namespace {
 
 constexpr std::uint32_t kLong = 20'000;
@@ -282,3 +280,5 @@ BOOST_AUTO_TEST_CASE(a_server_that_is_no_node_is_a_version_or_protocol_error) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test

@@ -5,8 +5,7 @@
 
 #include "tests/unit/control/test_node.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
+namespace rmemfs::test {
 
 BOOST_AUTO_TEST_SUITE(unix_socket)
 
@@ -74,3 +73,5 @@ BOOST_AUTO_TEST_CASE(impossible_paths_have_their_own_errors) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test

@@ -1,7 +1,7 @@
 // The data path when memory nodes misbehave: errors surface, sizes stay true, deadlines hold.
 #include "fixture.h"
 
-using namespace rmemfs;
+namespace rmemfs {
 
 BOOST_AUTO_TEST_SUITE(data_path)
 
@@ -124,3 +124,5 @@ BOOST_AUTO_TEST_CASE(a_fenced_mount_says_so) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs

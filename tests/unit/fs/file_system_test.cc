@@ -1,7 +1,7 @@
 // FileSystem over a healthy memory: references, streams, ends of files.
 #include "fixture.h"
 
-using namespace rmemfs;
+namespace rmemfs {
 
 BOOST_AUTO_TEST_SUITE(file_system)
 
@@ -130,3 +130,5 @@ BOOST_AUTO_TEST_CASE(a_file_beyond_the_largest_size_is_refused) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs

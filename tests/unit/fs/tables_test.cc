@@ -7,7 +7,7 @@
 #define BOOST_TEST_DYN_LINK
 #include <boost/test/unit_test.hpp>
 
-using namespace rmemfs;
+namespace rmemfs {
 
 BOOST_AUTO_TEST_SUITE(inode_table)
 
@@ -143,3 +143,5 @@ BOOST_AUTO_TEST_CASE(a_payload_begins_on_a_page) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs

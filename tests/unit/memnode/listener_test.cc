@@ -15,9 +15,7 @@
 #include "memnode/memory_node.h"
 #include "tests/unit/memnode/fixture.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
-
+namespace rmemfs::test {
 namespace {
 
 long elapsed_ms(TimePoint start) {
@@ -276,3 +274,5 @@ BOOST_AUTO_TEST_CASE(addresses_that_cannot_be_are_refused) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test

@@ -8,9 +8,7 @@
 #include "memnode/memory_node.h"
 #include "tests/unit/memnode/fixture.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
-
+namespace rmemfs::test {
 namespace {
 
 // Notes what the node asks of a target, and looks at the pool in that moment. The node asks from any thread.
@@ -251,3 +249,5 @@ BOOST_AUTO_TEST_CASE(leases_and_releases_by_many_threads_never_share_a_byte) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test

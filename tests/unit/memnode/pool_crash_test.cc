@@ -16,9 +16,7 @@
 #include "memnode/pool_tables.h"
 #include "tests/unit/memnode/fixture.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
-
+namespace rmemfs::test {
 namespace {
 
 constexpr std::uint64_t kPage = 4096;
@@ -253,3 +251,5 @@ BOOST_AUTO_TEST_CASE(a_node_killed_at_each_store_finds_its_pool_again) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test

@@ -6,9 +6,7 @@
 #include "memnode/pool_tables.h"
 #include "tests/unit/memnode/fixture.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
-
+namespace rmemfs::test {
 namespace {
 
 // The bytes of a pool with two file systems and three regions, the last of them dirty.
@@ -156,3 +154,5 @@ BOOST_AUTO_TEST_CASE(a_large_pools_data_begins_on_a_huge_page) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test

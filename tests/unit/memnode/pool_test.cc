@@ -8,8 +8,7 @@
 
 #include "tests/unit/memnode/fixture.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
+namespace rmemfs::test {
 
 BOOST_AUTO_TEST_SUITE(pool)
 
@@ -260,3 +259,5 @@ BOOST_AUTO_TEST_CASE(full_tables_say_so_and_idle_file_systems_make_room) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test

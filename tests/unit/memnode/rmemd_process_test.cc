@@ -16,9 +16,7 @@
 #include "transport/connection.h"
 #include "util/unique_fd.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
-
+namespace rmemfs::test {
 namespace {
 
 // A started program; killed when it goes. `output` reads what it writes to both standard streams.
@@ -293,3 +291,5 @@ BOOST_AUTO_TEST_CASE(rmemctl_says_what_is_wrong_and_how_it_ended) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test

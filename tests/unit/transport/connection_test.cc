@@ -9,9 +9,7 @@
 
 #include "tests/unit/transport/test_node.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
-
+namespace rmemfs::test {
 namespace {
 
 struct Shm {
@@ -395,3 +393,5 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(more_regions_than_a_stream_has_slots_all_work, T, 
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test

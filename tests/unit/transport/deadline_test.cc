@@ -8,9 +8,7 @@
 #include "tests/unit/transport/test_node.h"
 #include "transport/node_clock.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
-
+namespace rmemfs::test {
 namespace {
 
 TimePoint at_ms(std::int64_t ms) { return TimePoint(std::chrono::milliseconds(ms)); }
@@ -247,3 +245,5 @@ BOOST_AUTO_TEST_CASE(the_highest_bound_is_kept_until_drift_makes_it_the_lower_on
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test

@@ -3,7 +3,7 @@
 #include "transport/connection.h"
 #include "transport/verbs_device.h"
 
-using namespace rmemfs;
+namespace rmemfs {
 
 BOOST_AUTO_TEST_SUITE(node_address)
 
@@ -87,3 +87,5 @@ BOOST_AUTO_TEST_CASE(verbs_is_named_as_missing_where_there_is_no_device) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs

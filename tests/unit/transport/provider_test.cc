@@ -12,8 +12,7 @@
 #include "tests/unit/transport/test_node.h"
 #include "transport/region_slots.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
+namespace rmemfs::test {
 
 BOOST_AUTO_TEST_SUITE(shm_connection)
 
@@ -266,3 +265,5 @@ BOOST_AUTO_TEST_CASE(every_operation_completes_once_whatever_goes_wrong) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test

@@ -11,9 +11,7 @@
 #include "tests/unit/transport/raw_stream.h"
 #include "tests/unit/transport/test_node.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
-
+namespace rmemfs::test {
 namespace {
 
 bool wait_for_connections(const Target& target, std::size_t count) {
@@ -382,3 +380,5 @@ BOOST_AUTO_TEST_CASE(a_spinning_target_serves_as_well) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test

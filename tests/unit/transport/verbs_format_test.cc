@@ -6,8 +6,7 @@
 #include "transport/verbs_format.h"
 #include "transport/verbs_link.h"
 
-using namespace rmemfs;
-
+namespace rmemfs {
 namespace {
 
 verbs::Reply region_of(std::uint64_t length, std::uint64_t piece_bytes) {
@@ -134,3 +133,5 @@ BOOST_AUTO_TEST_CASE(resends_end_within_half_the_deadline) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs

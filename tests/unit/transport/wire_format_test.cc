@@ -8,8 +8,7 @@
 #include "util/bytes.h"
 #include "util/crc32c.h"
 
-using namespace rmemfs;
-
+namespace rmemfs {
 namespace {
 
 std::array<std::byte, wire::kHelloBytes> some_hello() {
@@ -211,3 +210,5 @@ BOOST_AUTO_TEST_CASE(a_foreign_stream_is_broken_at_its_first_byte_and_stays_brok
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs

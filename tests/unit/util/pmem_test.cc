@@ -60,7 +60,7 @@ BOOST_AUTO_TEST_CASE(every_block_is_allocated) {
   };
   BOOST_REQUIRE(map_persistent(file("new"), {.create = true, .size = kSize}).ok());
   BOOST_TEST(blocks("new") >= kSize);
-  std::ofstream(file("sparse"));
+  std::ofstream(file("sparse")).close();
   std::filesystem::resize_file(file("sparse"), kSize);
   BOOST_REQUIRE(map_persistent(file("sparse"), {}).ok());
   BOOST_TEST(blocks("sparse") >= kSize);
@@ -69,7 +69,7 @@ BOOST_AUTO_TEST_CASE(each_refusal_has_its_code_and_names_the_file) {
   const auto missing = map_persistent(file("missing"), {});
   BOOST_TEST((missing.error().code == Errc::kNotFound));
   BOOST_TEST(missing.error().message().find("missing") != std::string::npos);
-  std::ofstream(file("empty"));
+  std::ofstream(file("empty")).close();
   BOOST_TEST((map_persistent(file("empty"), {}).error().code == Errc::kCorrupt));
   BOOST_TEST((map_persistent(file("empty"), {.create = true, .size = kSize}).error().code == Errc::kExists));
   BOOST_TEST((map_persistent(file("none"), {.create = true}).error().code == Errc::kInvalid));

@@ -166,7 +166,7 @@ BOOST_AUTO_TEST_CASE(a_descriptor_has_one_owner) {
   {
     UniqueFd writer(ends[1]);
     UniqueFd moved = std::move(writer);
-    BOOST_TEST(!writer.valid());
+    BOOST_TEST(!writer.valid());  // NOLINT(bugprone-use-after-move): it is what is tested
     BOOST_TEST(moved.get() == ends[1]);
   }
   char byte;

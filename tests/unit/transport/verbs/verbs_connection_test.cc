@@ -13,9 +13,7 @@
 #include "transport/local_memory.h"
 #include "transport/verbs_target.h"
 
-using namespace rmemfs;
-using namespace rmemfs::test;
-
+namespace rmemfs::test {
 namespace {
 
 struct World {
@@ -329,3 +327,5 @@ BOOST_AUTO_TEST_CASE(nobody_listening_and_no_route_are_told_apart_from_silence) 
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs::test
