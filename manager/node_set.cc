@@ -131,8 +131,8 @@ Result<void> NodeSet::fence_all() {
         outcomes[i] = node.client->fence(identity_, timeout_ms);
         if (outcomes[i].ok()) {
           auto description = describe(node, timeout_ms);
-          if (!description.ok()) outcomes[i] = std::move(description).error();
           node.fenced = description.ok();  // otherwise it joins later, with its leases
+          if (!description.ok()) outcomes[i] = std::move(description).error();
         } else {
           note(node, outcomes[i]);
         }
