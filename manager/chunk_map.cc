@@ -2,6 +2,11 @@
 
 namespace rmemfs {
 
+bool holds_chunk(const LeasedRegion& lease, ChunkId id, const RemoteRegion& region) {
+  return lease.tag == id.value() && lease.id == region.id && lease.generation == region.generation &&
+         lease.length_bytes == region.length_bytes && lease.key.matches(region.key);
+}
+
 ChunkMap::~ChunkMap() {
   for (auto& segment : segments_) delete segment.load(std::memory_order_relaxed);
 }
@@ -39,6 +44,11 @@ bool ChunkMap::mark_lost(Chunk& chunk) {
   if (chunk.state.exchange(ChunkState::kLost, std::memory_order_acq_rel) == ChunkState::kLost) return false;
   lost_bytes_ += chunk.region.length_bytes;
   return true;
+}
+
+void ChunkMap::mark_found(Chunk& chunk) {
+  if (chunk.state.exchange(ChunkState::kActive, std::memory_order_acq_rel) == ChunkState::kActive) return;
+  lost_bytes_ -= chunk.region.length_bytes;
 }
 
 std::vector<Chunk*> ChunkMap::all() const {

@@ -2,6 +2,19 @@
 //
 // A Chunk is made once and lives as long as the map; find() takes no lock (two levels of atomic pointers), because each
 // read of a file asks it. Thread-safe. Rank kChunkMap for changes.
+//
+// A lost chunk is usable again ("found again") when its node holds, in the very generation, the very lease that the
+// chunk was made with (holds_chunk). Then its blocks have the bytes that were acknowledged, because while it was lost
+//   R1  it gave out no block: what was freed in it meanwhile is free again, and nobody else got it (allocator A4);
+//   R2  no operation on it was posted (OperationBatch), so none was acknowledged either; what a write that failed left
+//       there, the caller was told of;
+//   R3  its region was neither released nor leased to another: region ids are never given twice in one pool, the key is
+//       of that one lease, and a mount gives a region back only when no chunk record, lost or not, names it;
+//   R4  no other chunk has the region: the lease's tag is this chunk's number, and no live chunk names the region;
+//   R5  no older mount writes there: this mount's epoch was raised on that generation before the lease was looked at. A
+//       node that was started with another pool and then with the old one again has an older epoch.
+// That the contents are those of the generation is the node's word, as it is for one that is started again with its
+// pool. A pool file that somebody replaced by an older copy of itself cannot be told from the right one.
 #pragma once
 
 #include <array>
@@ -14,6 +27,9 @@
 #include "util/mutex.h"
 
 namespace rmemfs {
+
+// The node holds the lease that `region` of chunk `id` came from, with its contents (R3, R4).
+bool holds_chunk(const LeasedRegion& lease, ChunkId id, const RemoteRegion& region);
 
 class ChunkMap {
  public:
@@ -28,6 +44,8 @@ class ChunkMap {
   Result<Chunk*> add(ChunkId id, const ChunkRecord& record);
   // True for the one caller that made it lost.
   bool mark_lost(Chunk& chunk);
+  // The opposite, for the one caller that found it again (R1 to R5).
+  void mark_found(Chunk& chunk);
 
   std::vector<Chunk*> all() const;
   std::uint64_t leased_bytes() const { return leased_bytes_.load(std::memory_order_relaxed); }

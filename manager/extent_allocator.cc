@@ -78,6 +78,14 @@ void ExtentAllocator::drop_chunk(ChunkId chunk) {
   it->second->dropped = true;
 }
 
+void ExtentAllocator::restore_chunk(ChunkId chunk) {
+  MutexLock lock(mutex_);
+  const auto it = chunks_.find(chunk.value());
+  if (it == chunks_.end() || !it->second->dropped) return;
+  it->second->dropped = false;
+  if (!it->second->suspended) count(it->first, *it->second);
+}
+
 void ExtentAllocator::suspend_chunk(ChunkId chunk) {
   MutexLock lock(mutex_);
   const auto it = chunks_.find(chunk.value());

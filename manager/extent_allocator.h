@@ -6,11 +6,13 @@
 //   A2  A pending block becomes free when its transaction is persistent: otherwise a power loss would bring a file back
 //       with another file's bytes in it.
 //   A3  A quarantined block never becomes free while this object lives.
-//   A4  A dropped (lost) chunk gives out nothing and counts for nothing.
+//   A4  A dropped (lost) chunk gives out nothing and counts for nothing. Its bits are kept up to date all the same:
+//   when
+//       it is restored it has free what was free, and what was freed meanwhile.
 //   A5  free_blocks() is the number of clear bits of chunks that are neither dropped nor suspended; so allocate() gives
 //       all or nothing. pending_blocks() counts the same chunks.
 //   A6  A suspended chunk (its node is silent) gives out nothing and its free and pending blocks do not count. What is
-//       freed in it meanwhile is remembered, and counts again when it is resumed. A dropped chunk stays dropped.
+//       freed in it meanwhile is remembered, and counts again when it is resumed. A dropped chunk stays dropped then.
 // The bitmaps in the store are changed by whoever commits; a reservation is in memory only, and a crash gives it back.
 // Cost: independent of the number of chunks (an ordered set holds those with room; the search looks into a few).
 // Thread-safe. Rank kAllocator. Never blocks.
@@ -49,7 +51,8 @@ class ExtentAllocator {
   // `bitmap` as stored (it may be shorter than the chunk). kCorrupt: bits beyond the chunk, or a chunk that is there.
   Result<void> add_chunk(ChunkId chunk, std::uint32_t blocks, std::string_view bitmap);
   void drop_chunk(ChunkId chunk);
-  // Both may be repeated, and do nothing to a chunk that is unknown.
+  void restore_chunk(ChunkId chunk);
+  // These may be repeated, and do nothing to a chunk that is unknown.
   void suspend_chunk(ChunkId chunk);
   void resume_chunk(ChunkId chunk);
 

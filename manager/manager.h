@@ -213,7 +213,8 @@ class Manager {
   // The data path saw a deadline or a broken link. Any lane; never waits. The node is asked at once, and gives out no
   // space if it does not answer; the heartbeat decides when it is back.
   virtual void node_unreachable(NodeId node) = 0;
-  // The data path saw kRegionLost: marks the chunk lost (committed in the background), at once for readers.
+  // The data path saw kRegionLost: marks the chunk lost (committed in the background), at once for readers. It is found
+  // again when its node is back with the chunk's region and its contents (manager/chunk_map.h).
   virtual void chunk_lost(const Chunk& chunk) = 0;
   // A node fenced us: a newer mount has taken over. Everything fails with kFenced from now on.
   virtual void fenced() = 0;

@@ -12,6 +12,9 @@
 //   N3  Space is freed in the allocator under the id of the transaction that freed it, after its commit.
 //   N4  A chunk is in the chunk map before any extent names it, and its record has a lower commit id.
 //   N5  Background work holds a count in background_; close() waits until it is zero, and none starts after it.
+//   N6  A chunk's state is written to its record under state_mutex_, as it is then, after it was lost, or before it is
+//       found again: so the record with the highest commit id says what the chunk is. A crash before a loss is recorded
+//       leaves it to the next mount, which compares generations.
 #pragma once
 
 #include <array>
@@ -151,6 +154,8 @@ class ManagerImpl final : public Manager {
   void compare_generation(Node& node, Generation generation, std::uint64_t chunks_before);
   void suspend_chunks(const Node& node, bool suspended);
   void record_lost(std::vector<Chunk*> lost);
+  bool lose(Chunk& chunk);                             // true: it was not lost yet
+  void find_again(Node& node, Generation generation);  // blocks; by the node's thread, or before there is one
   void in_background(std::function<void()> work);
 
   // Constant after construction.
@@ -175,6 +180,9 @@ class ManagerImpl final : public Manager {
   std::atomic<bool> leasing_ahead_{false};
   Mutex rename_mutex_{LockRank::kRename};  // moves of directories
   std::mutex lease_mutex_;                 // one lease at a time; held over calls to nodes, never on a lane
+  std::mutex state_mutex_;                 // chunks' states in records: the last one written is the chunk's (N6)
+
+  Mutex lost_mutex_{LockRank::kChunkMap};  // held while a chunk's state and the allocator's view of it change together
 
   Mutex number_mutex_{LockRank::kChunkMap};
   std::atomic<std::uint64_t> inode_limit_{0};  // changed under number_mutex_: committed next_inode

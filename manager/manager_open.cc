@@ -108,12 +108,14 @@ Result<void> ManagerImpl::start() {
   for (const auto& node : nodes_->nodes()) {
     if (node->health.load() != NodeHealth::kAlive) continue;
     compare_generation(*node, Generation(node->generation.load()), chunks);
+    find_again(*node, Generation(node->generation.load()));
     in_background([this, &node = *node] { reconcile_leases(node); });
   }
   NodeSet::Hooks hooks;
   hooks.before = [this] { return next_chunk_.load(std::memory_order_acquire); };
   hooks.answered = [this](Node& node, Generation generation, std::uint64_t mark) {
     compare_generation(node, generation, mark);
+    find_again(node, generation);
   };
   hooks.suspend = [this](const Node& node, bool suspended) { suspend_chunks(node, suspended); };
   hooks.joined = [this](Node& node) { in_background([this, &node] { reconcile_leases(node); }); };

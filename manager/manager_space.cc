@@ -4,8 +4,12 @@
 // A crash between the lease and the commit of the chunk leaves a lease that the chunk map does not know: the next mount
 // finds it in the node's list and releases it.
 //
+// A lost chunk is found again when its node is back with the very region that it was leased as (chunk_map.h): by the
+// mount, or by a heartbeat later. The record is committed before anybody may use the chunk.
+//
 // The chunks of a node that does not answer are suspended: new data goes to the other nodes.
 #include <algorithm>
+#include <set>
 
 #include "manager/manager_impl.h"
 #include "util/log.h"
@@ -174,13 +178,14 @@ void ManagerImpl::reconcile_leases(Node& node) {
     log::warn("leases on {} were not compared: {}", node.address, listed.error().message());
     return;
   }
-  std::unordered_set<std::uint64_t> known;
+  // Lost chunks too (R3). A region's number means something within its pool's generation only.
+  std::set<std::pair<RegionId, Generation>> known;
   for (const Chunk* chunk : chunks_.all()) {
-    if (chunk->node == node.id) known.insert(chunk->region.id.value());
+    if (chunk->node == node.id) known.emplace(chunk->region.id, chunk->region.generation);
   }
   std::size_t released = 0;
   for (const LeasedRegion& region : *listed) {
-    if (known.contains(region.id.value())) continue;
+    if (known.contains({region.id, region.generation})) continue;
     const auto outcome = node.client->release(nodes_->identity(), region.id, nodes_->deadline_ms());
     if (!outcome.ok()) {
       log::warn("a region on {} stays leased: {}", node.address, outcome.error().message());
@@ -207,9 +212,14 @@ void ManagerImpl::in_background(std::function<void()> work) {
 
 void ManagerImpl::chunk_lost(const Chunk& chunk) {
   Chunk* const mine = chunks_.find(chunk.id);
-  if (mine == nullptr || !chunks_.mark_lost(*mine)) return;
-  allocator_->drop_chunk(mine->id);
-  record_lost({mine});
+  if (mine != nullptr && lose(*mine)) record_lost({mine});
+}
+
+bool ManagerImpl::lose(Chunk& chunk) {
+  MutexLock lock(lost_mutex_);
+  if (!chunks_.mark_lost(chunk)) return false;
+  allocator_->drop_chunk(chunk.id);
+  return true;
 }
 
 void ManagerImpl::suspend_chunks(const Node& node, bool suspended) {
@@ -227,8 +237,9 @@ void ManagerImpl::record_lost(std::vector<Chunk*> lost) {
   in_background([this, lost = std::move(lost)] {
     for (const Chunk* chunk : lost) {
       log::error("chunk {} on {} is lost: its node came back without it", chunk->id.value(), address(chunk->node));
+      std::lock_guard lock(state_mutex_);
       TransactionBuilder builder;
-      builder.put(chunk_key(chunk->id), encode(ChunkRecord{chunk->node, chunk->region, ChunkState::kLost}));
+      builder.put(chunk_key(chunk->id), encode(ChunkRecord{chunk->node, chunk->region, chunk->state.load()}));  // N6
       const auto committed = commit_blocking(builder);
       // Not recorded, it is found lost again by the next mount.
       if (!committed.ok()) log::warn("a lost chunk was not recorded: {}", committed.error().message());
@@ -236,17 +247,82 @@ void ManagerImpl::record_lost(std::vector<Chunk*> lost) {
   });
 }
 
+// Invariants R1 to R5 are in chunk_map.h. Costs nothing while nothing is lost, and a lost chunk whose generation is
+// back without its region is asked for once.
+void ManagerImpl::find_again(Node& node, Generation generation) {
+  if (chunks_.lost_bytes() == 0) return;
+  std::vector<Chunk*> candidates;
+  for (Chunk* chunk : chunks_.all()) {
+    if (chunk->node == node.id && chunk->region.generation == generation &&
+        chunk->state.load(std::memory_order_acquire) == ChunkState::kLost && !node.gone.contains(chunk->id.value()))
+      candidates.push_back(chunk);
+  }
+  if (candidates.empty()) return;
+  const std::uint32_t timeout_ms = std::min(nodes_->deadline_ms(), kCallTimeoutMs);
+  // Before the list (R5): this pool may be one that this mount has not met yet.
+  if (const auto outcome = node.client->fence(nodes_->identity(), timeout_ms); !outcome.ok()) {
+    if (outcome.error().code == Errc::kFenced) return fenced();
+    return log::debug("{}: lost chunks are looked for later: {}", node.address, outcome.error().message());
+  }
+  const auto listed = node.client->list(nodes_->identity(), timeout_ms);
+  if (!listed.ok())
+    return log::debug("{}: lost chunks are looked for later: {}", node.address, listed.error().message());
+
+  std::unordered_set<std::uint64_t> taken;  // regions of live chunks (R4)
+  for (const Chunk* chunk : chunks_.all()) {
+    if (chunk->node == node.id && chunk->region.generation == generation &&
+        chunk->state.load(std::memory_order_acquire) == ChunkState::kActive)
+      taken.insert(chunk->region.id.value());
+  }
+  std::vector<Chunk*> found;
+  for (Chunk* chunk : candidates) {
+    const bool held = std::any_of(listed->begin(), listed->end(), [chunk](const LeasedRegion& lease) {
+      return holds_chunk(lease, chunk->id, chunk->region);
+    });
+    if (held && taken.insert(chunk->region.id.value()).second)
+      found.push_back(chunk);
+    else
+      node.gone.insert(chunk->id.value());
+  }
+  for (std::size_t i = 0; i < found.size();) {
+    std::lock_guard lock(state_mutex_);
+    // As many as one transaction holds: all of them, in any journal of a usual size.
+    const std::size_t most = std::max<std::size_t>(journal_.max_payload_bytes() / kChunkBytes, 1);
+    const std::span<Chunk*> part = std::span(found).subspan(i, std::min(most, found.size() - i));
+    TransactionBuilder builder;
+    for (const Chunk* chunk : part) {
+      builder.put(chunk_key(chunk->id), encode(ChunkRecord{chunk->node, chunk->region, ChunkState::kActive}));
+    }
+    if (const auto committed = commit_blocking(builder); !committed.ok()) {
+      return log::warn("{}: chunks that are back stay lost for now: {}", node.address, committed.error().message());
+    }
+    for (Chunk* chunk : part) {
+      log::info("chunk {} is back: {} has it again, with its contents", chunk->id.value(), node.address);
+      chunk->used.store(false);  // all lanes prepare for it again
+      MutexLock change(lost_mutex_);
+      chunks_.mark_found(*chunk);
+      allocator_->restore_chunk(chunk->id);
+    }
+    i += part.size();
+  }
+  if (found.empty()) return;
+  const bool all = std::none_of(candidates.begin(), candidates.end(), [](const Chunk* chunk) {
+    return chunk->state.load(std::memory_order_relaxed) == ChunkState::kLost;
+  });
+  NodeHealth empty = NodeHealth::kRestartedEmpty;
+  if (all) node.health.compare_exchange_strong(empty, NodeHealth::kAlive);
+}
+
 void ManagerImpl::compare_generation(Node& node, Generation generation, std::uint64_t chunks_before) {
   if (node.compared == generation) return;
   node.compared = generation;
+  node.gone.clear();
   std::vector<Chunk*> lost;
   for (Chunk* chunk : chunks_.all()) {
     // A chunk leased after the question was asked may be of a newer generation than the answer.
     if (chunk->node != node.id || chunk->id.value() >= chunks_before || chunk->region.generation == generation)
       continue;
-    if (!chunks_.mark_lost(*chunk)) continue;
-    allocator_->drop_chunk(chunk->id);
-    lost.push_back(chunk);
+    if (lose(*chunk)) lost.push_back(chunk);
   }
   if (lost.empty()) return;
   node.health.store(NodeHealth::kRestartedEmpty, std::memory_order_relaxed);

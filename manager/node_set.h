@@ -1,7 +1,7 @@
 // The memory nodes of a file system: their control clients, what they last said of themselves, and the heartbeat.
 //
 // One thread per node asks it every heartbeat interval, so that a silent node delays no other's turn. Calls to a node
-// block up to the deadline: never on a lane.
+// block up to the deadline: never on a lane. A hook may block as long for room in the journal (`answered`).
 //
 // Invariants:
 //   S1  One call without an answer makes a node kUnreachable. That is soon, and harmless: a silent node is asked again
@@ -23,6 +23,7 @@
 #include <stop_token>
 #include <string>
 #include <thread>
+#include <unordered_set>
 #include <vector>
 
 #include "control/node_client.h"
@@ -45,8 +46,10 @@ struct Node {
   std::atomic<std::uint8_t> persist_method{0};
   std::atomic<MonoClock::rep> answered_at{0};  // since the clock's start; 0: never
 
-  bool fenced = false;     // before start() and then its thread's: it has this mount's epoch
-  Generation compared;     // its thread's: chunks were compared with this generation
+  bool fenced = false;  // before start() and then its thread's: it has this mount's epoch
+  Generation compared;  // its thread's: chunks were compared with this generation
+  // Its thread's: lost chunks of generation `compared` that the node does not hold; it is not asked for them again.
+  std::unordered_set<std::uint64_t> gone;
   bool suspended = false;  // guarded by health_mutex_
   bool asked_for = false;  // guarded by sleep_mutex_: the next heartbeat is due at once
 

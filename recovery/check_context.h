@@ -54,6 +54,7 @@ struct ChunkInfo {
   ChunkRecord record;
   std::vector<bool> claimed;  // a bit per block: some extent has it
   bool uncertain = false;     // its record is unreadable, and a node that may know it did not answer
+  bool back = false;          // lost, and its node has it again: the next mount uses it
 };
 
 // What a node said when it was asked.

@@ -91,7 +91,7 @@ enum class RepairRisk : std::uint8_t { kSafe, kDecision };
   X(kOrphanLinked, 0x0703, kSafe, "an orphan record names an inode that has names", "erase the record")           \
   X(kOrphanUnrecorded, 0x0704, kSafe, "an inode without links has no orphan record",                              \
     "write one; the next mount removes the inode")                                                                \
-  X(kChunkGenerationGone, 0x0801, kSafe, "the memory node came back without the chunk's contents",                \
+  X(kChunkGenerationGone, 0x0801, kDecision, "the memory node came back without the chunk's contents",            \
     "mark the chunk lost: reading there is an error, never zeros")                                                \
   X(kChunkRegionMissing, 0x0802, kDecision, "the memory node does not have the chunk's region",                   \
     "mark the chunk lost: reading there is an error, never zeros")                                                \

@@ -42,9 +42,7 @@ Posted ShmConnection::post(Operation& op) {
     fail(op, *refusal);
   } else if (needs_link(op)) {
     Region& region = region_of(*op.region);
-    if (region.lost) {
-      fail(op, Errc::kRegionLost);
-    } else if (region.data == nullptr || !access(op, region)) {
+    if (region.data == nullptr || !access(op, region)) {
       wait(op, region);
       return Posted::kPending;
     }
@@ -176,7 +174,7 @@ void ShmConnection::expire(TimePoint now) {
 
 void ShmConnection::prepare(const RemoteRegion& remote) {
   Region& region = region_of(remote);
-  if (region.data != nullptr || region.lost) return;
+  if (region.data != nullptr) return;
   if (link_.ready())
     ask(region);
   else
@@ -242,9 +240,7 @@ void ShmConnection::mapped(TimePoint now) {
     return refused();
   }
   if (pool_ == nullptr || !pool_->same_file(**mapping)) pool_ = std::move(*mapping);
-  for (auto& [name, region] : regions_) {
-    if (!region.lost) ask(region);  // H4
-  }
+  for (auto& [name, region] : regions_) ask(region);  // H4
   for (Pending& pending : pending_) {
     if (pending.region->data != nullptr) ask_persist(pending);
   }
@@ -353,7 +349,6 @@ bool ShmConnection::attached(Region& region, const wire::Reply& reply) {
   } else {
     region.pool.reset();
     region.data = nullptr;
-    region.lost = reply.status == Errc::kRegionLost;
   }
   for (auto entry = pending_.begin(); entry != pending_.end();) {
     const auto next = std::next(entry);
@@ -366,9 +361,9 @@ bool ShmConnection::attached(Region& region, const wire::Reply& reply) {
     }
     entry = next;
   }
-  if (!reply.ok && !region.lost) {
-    // Another reason may pass: the next operation asks anew. Persists under way keep the region until they are
-    // answered.
+  if (!reply.ok) {
+    // Any reason may pass, a lost generation too when the node is started with the right pool again: the next operation
+    // asks anew. Persists under way keep the region until they are answered.
     const bool used =
         std::any_of(pending_.begin(), pending_.end(), [&](const Pending& p) { return p.region == &region; });
     if (!used) {

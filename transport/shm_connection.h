@@ -2,7 +2,7 @@
 // here, and completes inside post(). The node is asked (over its unix socket) only for what changes rarely: the pool's
 // descriptor, a region's place in it, and a persist that the node must do.
 //
-//   region:  unknown --ATTACH--> attached --(socket broken and back) ATTACH--> attached | lost
+//   region:  unknown --ATTACH--> attached --(socket broken and back) ATTACH--> attached | unknown
 //
 // Invariants:
 //   H1  an operation on an attached region never waits for the node: frozen or dead, its memory is still mapped here.
@@ -48,7 +48,6 @@ class ShmConnection final : public Connection {
     std::uint64_t* epoch_word = nullptr;
     std::uint64_t length = 0;
     bool writable = false;
-    bool lost = false;        // kRegionLost, for good: a generation does not come back
     std::uint64_t asked = 0;  // id of the ATTACH that is under way
   };
   struct Pending {

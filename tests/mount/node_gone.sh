@@ -1,6 +1,7 @@
 #!/bin/bash
 # A memory node dies and stays away: EIO within the deadline, the other nodes' files go on, umount works. It comes back:
-# everything is there. It comes back empty: EIO for exactly what was on it, and the tools list those files.
+# everything is there. It runs with another pool for a while: EIO, and afterwards everything is there. It comes back empty: EIO
+# for exactly what was on it, and the tools list those files.
 CHUNK=4M
 source "$(dirname "$0")/lib.sh"
 check=$HELPERS/pattern
@@ -69,6 +70,41 @@ if [ "$TRANSPORT" = tcp ]; then
   remount_fs deadline=$deadline
 fi
 
+say "node $victim runs with another pool for a while"
+lost_is_listed() { rmemctl lost "$MNT" | grep -q file; }
+nothing_is_lost() { [ -z "$(rmemctl lost "$MNT")" ]; }
+kill_node "$victim"
+mv "${NODE_POOL[$victim]}" "${NODE_POOL[$victim]}.aside"
+start_node "$victim"
+wait_for 20 lost_is_listed || fail "rmemctl lost lists nothing 20 s after the node came back with another pool"
+look $length
+[ ${#lost[@]} -gt 0 ] || fail "the node has another pool and no file gives EIO"
+"$check" write "$MNT/meanwhile" $length 55 || fail "no new file can be written"
+rm "$MNT/meanwhile"
+kill_node "$victim"
+mv -f "${NODE_POOL[$victim]}.aside" "${NODE_POOL[$victim]}"
+start_node "$victim"
+wait_for 20 nothing_is_lost || fail "the node has its pool again, and rmemctl lost lists $(rmemctl lost "$MNT" | tr '\n' ' ')"
+look 4096
+[ ${#lost[@]} = 0 ] || fail "the node has its pool again, and ${#lost[@]} files give EIO"
+pass "EIO while it has another pool, and every byte is back with its own"
+umount_fs
+kill_node "$victim"
+mv "${NODE_POOL[$victim]}" "${NODE_POOL[$victim]}.aside"
+start_node "$victim"
+fsck.rmemfs -p "$DIR" >"$WORK/fsck.log" 2>&1 && fail "fsck -p calls a node with another pool sound"
+fsck.rmemfs -y "$DIR" >"$WORK/fsck.log" 2>&1 || true   # condemns what it does not find
+grep -q file "$WORK/fsck.log" || fail "fsck -y lists no lost file"
+kill_node "$victim"
+mv -f "${NODE_POOL[$victim]}.aside" "${NODE_POOL[$victim]}"
+start_node "$victim"
+mount_fs deadline=$deadline
+nothing_is_lost || fail "rmemctl lost lists $(rmemctl lost "$MNT" | tr '\n' ' ') after a mount with the right pool"
+look 4096
+[ ${#lost[@]} = 0 ] || fail "the mount did not find what fsck -y had marked lost"
+pass "a mount finds what fsck -y had marked lost"
+remount_fs deadline=$deadline
+
 say "node $victim dies and comes back empty"
 kill_node "$victim"
 # What it holds, found in its pool by the bytes themselves: file number -> blocks.
@@ -76,7 +112,6 @@ declare -A held=()
 for ((i = 1; i <= files; i++)); do held[$i]=$("$check" blocks "${NODE_POOL[$victim]}" $length "$i"); done
 rm "${NODE_POOL[$victim]}"
 start_node "$victim"
-lost_is_listed() { rmemctl lost "$MNT" | grep -q file; }
 wait_for 20 lost_is_listed || fail "rmemctl lost lists nothing 20 s after the node came back empty"
 look 4096
 [ ${#lost[@]} -gt 0 ] || fail "the node came back empty and no file gives EIO"

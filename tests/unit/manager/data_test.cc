@@ -1,4 +1,5 @@
 // Extents, space and nodes. The bytes themselves are the data path's: here a written block is one that map() finds.
+#include <functional>
 #include <random>
 #include <thread>
 
@@ -325,6 +326,167 @@ BOOST_AUTO_TEST_CASE(a_node_that_restarts_empty_loses_its_chunks) {
   m->write(f, 100u << 20, 64 * kBlockBytes);  // it lends again
   const auto fresh = m->manager->map(*f, 100u << 20, kBlockBytes);
   BOOST_CHECK(fresh->front().chunk->state.load() == ChunkState::kActive);
+}
+
+namespace {
+
+bool soon(const std::function<bool()>& condition) {
+  const TimePoint deadline = deadline_after_ms(5000);
+  while (!condition()) {
+    if (MonoClock::now() >= deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return true;
+}
+
+MountOptions fast_heartbeat() {
+  MountOptions options;
+  options.manager.heartbeat_ms = 20;
+  return options;
+}
+
+Pieces pieces(Mount& m, const InodeRef& inode, std::uint64_t offset, std::uint64_t length) {
+  Result<Pieces> found = m.manager->map(*inode, offset, length);
+  BOOST_REQUIRE(found.ok());
+  return *found;
+}
+
+ChunkRecord stored_chunk(Mount& m, ChunkId id) {
+  BOOST_REQUIRE(m.store.journal->checkpoint().ok());
+  return *decode_chunk(**m.store.metastore->get(chunk_key(id)));
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_node_that_ran_with_another_pool_has_its_chunks_again_when_it_is_back_with_its_own) {
+  Fixture fixture;
+  auto& node = *fixture.nodes.begin()->second;
+  auto m = fixture.mount(fast_heartbeat());
+  const auto f = m->file(m->root(), "f"), g = m->file(m->root(), "g");
+  m->write(f, 0, 16 * kBlockBytes);
+  m->write(g, 0, 16 * kBlockBytes);
+  const auto lost_bytes = [&] { return m->manager->space().lost_bytes; };
+  const Piece old = pieces(*m, f, 0, kBlockBytes).front();
+  const std::uint64_t epoch = node.epoch();
+
+  node.swap_pool();
+  BOOST_REQUIRE(soon([&] { return lost_bytes() != 0; }));
+  // Freed while it is lost: nobody gets it before the transaction is persistent, and nobody gets it from a lost chunk.
+  AttributeChange none;
+  m->must(m->manager->truncate(g, 0, none, 0));
+  m->must(m->manager->persist_all());
+  const auto h = m->file(m->root(), "h");
+  m->write(h, 0, 16 * kBlockBytes);
+  BOOST_CHECK(pieces(*m, h, 0, kBlockBytes).front().chunk != old.chunk);
+  m->must(m->manager->unlink(m->root(), "h", 0));
+  m->must(m->manager->purge(h->ino));  // the other pool's chunk has nothing any more
+
+  node.swap_back();
+  BOOST_REQUIRE(soon([&] { return old.chunk->state.load() == ChunkState::kActive; }));
+  const Piece now = pieces(*m, f, 0, kBlockBytes).front();
+  BOOST_CHECK(now.chunk == old.chunk && now.chunk_offset == old.chunk_offset);
+  BOOST_CHECK(stored_chunk(*m, old.chunk->id).state == ChunkState::kActive);
+  BOOST_CHECK_GE(node.epoch(), epoch);
+  // Free there is exactly what is free: the whole pool can be used, and no block twice.
+  std::uint64_t written = 0;
+  while (m->try_write(g, written, kBlockBytes).ok()) written += kBlockBytes;
+  BOOST_CHECK_EQUAL(written, fixture.setup.pool_bytes - 16 * kBlockBytes);
+  for (const Piece& piece : pieces(*m, g, 0, written)) {
+    BOOST_CHECK(piece.chunk != old.chunk || piece.chunk_offset >= old.chunk_offset + 16 * kBlockBytes ||
+                piece.chunk_offset + piece.length <= old.chunk_offset);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_mount_finds_a_lost_chunk_again_and_raises_its_epoch_there_first) {
+  Fixture fixture({.nodes = 2});
+  ChunkId id;
+  auto& node = *fixture.nodes.begin()->second;
+  {
+    const auto m = fixture.mount(fast_heartbeat());
+    const auto f = m->file(m->root(), "f");
+    m->write(f, 0, 4u << 20);  // on both nodes
+    for (const Piece& piece : pieces(*m, f, 0, 4u << 20)) {
+      if (piece.chunk->node == NodeId(0)) id = piece.chunk->id;
+    }
+    BOOST_REQUIRE(id != ChunkId());
+    node.swap_pool();
+    BOOST_REQUIRE(soon([&] { return m->manager->space().lost_bytes != 0; }));
+    m->manager->close();
+    BOOST_CHECK(stored_chunk(*m, id).state == ChunkState::kLost);
+  }
+  {
+    const auto m = fixture.mount();  // with the wrong pool still: it stays lost
+    BOOST_CHECK(stored_chunk(*m, id).state == ChunkState::kLost);
+  }
+  node.swap_back();
+  const std::uint64_t older = node.epoch();
+  const auto m = fixture.mount();
+  const auto f = m->find(m->root(), "f");
+  for (const Piece& piece : pieces(*m, f, 0, 4u << 20)) {  // at once, before anything is served
+    BOOST_CHECK(piece.chunk->state.load() == ChunkState::kActive);
+  }
+  BOOST_CHECK(stored_chunk(*m, id).state == ChunkState::kActive);
+  BOOST_CHECK_GT(node.epoch(), older);
+}
+
+// The pool that comes back has an older epoch: somebody whom this mount has replaced could still write there.
+BOOST_AUTO_TEST_CASE(a_pool_that_this_mount_never_met_is_fenced_before_its_chunks_are_used) {
+  Fixture fixture;
+  auto& node = *fixture.nodes.begin()->second;
+  {
+    const auto m = fixture.mount();
+    m->write(m->file(m->root(), "f"), 0, kBlockBytes);
+  }
+  const std::uint64_t older = node.epoch();
+  node.swap_pool();
+  const auto m = fixture.mount(fast_heartbeat());
+  const Chunk& chunk = *pieces(*m, m->find(m->root(), "f"), 0, kBlockBytes).front().chunk;
+  BOOST_REQUIRE(chunk.state.load() == ChunkState::kLost);
+  node.swap_back();
+  BOOST_REQUIRE(soon([&] { return chunk.state.load() == ChunkState::kActive; }));
+  BOOST_CHECK_GT(node.epoch(), older);
+}
+
+BOOST_AUTO_TEST_CASE(a_lost_chunk_whose_region_was_given_away_stays_lost) {
+  Fixture fixture;
+  auto& node = *fixture.nodes.begin()->second;
+  const auto m = fixture.mount(fast_heartbeat());
+  const auto f = m->file(m->root(), "f");
+  m->write(f, 0, kBlockBytes);
+  const Chunk& chunk = *pieces(*m, f, 0, kBlockBytes).front().chunk;
+  node.swap_pool();
+  BOOST_REQUIRE(soon([&] { return chunk.state.load() == ChunkState::kLost; }));
+  node.swap_back();
+  node.drop_region(chunk.region.id);
+  node.leak(chunk.region.length_bytes);  // somebody has its bytes
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  BOOST_CHECK(chunk.state.load() == ChunkState::kLost);
+}
+
+BOOST_AUTO_TEST_CASE(a_region_that_two_chunks_name_is_found_again_for_none_but_its_own) {
+  Fixture fixture;
+  ChunkRecord record;
+  ChunkId first;
+  {
+    const auto m = fixture.mount();
+    const auto f = m->file(m->root(), "f");
+    m->write(f, 0, kBlockBytes);
+    first = pieces(*m, f, 0, kBlockBytes).front().chunk->id;
+    m->manager->close();
+    record = stored_chunk(*m, first);
+    // What fsck leaves of two chunks with one region: the second one is lost, and some file has a block in it.
+    record.state = ChunkState::kLost;
+    const std::uint64_t next = *decode_number(**m->store.metastore->get(singleton_key("next_chunk")));
+    const std::string keys[] = {chunk_key(ChunkId(next)), bitmap_key(ChunkId(next)), singleton_key("next_chunk")};
+    const std::string values[] = {encode(record), std::string(1, '\1'), encode_number(next + 1)};
+    std::vector<Modification> changes;
+    for (std::size_t i = 0; i < 3; ++i) changes.push_back({ModificationKind::kPut, keys[i], values[i]});
+    BOOST_REQUIRE(m->store.metastore->apply(changes, m->store.journal->applied_id()).ok());
+    BOOST_REQUIRE(m->store.metastore->make_durable().ok());
+  }
+  const auto m = fixture.mount(fast_heartbeat());
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  BOOST_CHECK_EQUAL(m->manager->space().lost_bytes, record.region.length_bytes);
 }
 
 BOOST_AUTO_TEST_CASE(a_mount_names_the_node_that_does_not_answer) {

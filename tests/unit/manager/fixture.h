@@ -27,7 +27,24 @@ class FakeNode {
   void restart_empty() {
     std::lock_guard lock(mutex_);
     regions_.clear();
-    ++generation_;
+    generation_ = ++generations_;
+  }
+  // Started with another pool, an empty one that never met the file system; the old one is put aside.
+  void swap_pool() {
+    std::lock_guard lock(mutex_);
+    aside_ = {generation_, next_region_, epoch_, std::exchange(regions_, {})};
+    generation_ = ++generations_, next_region_ = 1, epoch_ = 0;
+  }
+  // Started with the old pool again.
+  void swap_back() {
+    std::lock_guard lock(mutex_);
+    generation_ = aside_.generation, next_region_ = aside_.next_region, epoch_ = aside_.epoch;
+    regions_ = aside_.regions;
+  }
+  // The region is no longer leased, behind the file system's back.
+  void drop_region(RegionId region) {
+    std::lock_guard lock(mutex_);
+    regions_.erase(region.value());
   }
   void set_silent(bool silent) {
     std::lock_guard lock(mutex_);
@@ -73,13 +90,20 @@ class FakeNode {
     return total;
   }
 
+  struct Aside {
+    std::uint64_t generation = 0, next_region = 0, epoch = 0;
+    std::map<std::uint64_t, LeasedRegion> regions;
+  };
+
   std::mutex mutex_;
   const std::uint64_t pool_bytes_;
+  std::uint64_t generations_ = 1;  // of all its pools: the last one given
   std::uint64_t generation_ = 1;
   std::uint64_t next_region_ = 1;
   std::uint64_t epoch_ = 0;
   bool silent_ = false;
   std::map<std::uint64_t, LeasedRegion> regions_;
+  Aside aside_;
 };
 
 class FakeClient final : public NodeClient {

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <set>
 
 #include "image.h"
 
@@ -19,6 +20,12 @@ std::string listing(const CheckReport& report) {
   for (const Problem& problem : report.problems) text += "\n  " + problem.message();
   for (const std::string& notice : report.notices) text += "\n  (" + notice + ")";
   return text;
+}
+
+std::set<ProblemCode> codes(const CheckReport& report) {
+  std::set<ProblemCode> found;
+  for (const Problem& problem : report.problems) found.insert(problem.code);
+  return found;
 }
 
 void expect_clean(Image& image, Answers answers) {
@@ -261,7 +268,7 @@ BOOST_AUTO_TEST_CASE(reports_name_paths) {
 BOOST_AUTO_TEST_CASE(files_in_lost_memory_are_listed_and_are_no_problem_the_second_time) {
   Image image;
   image.node().restart_empty();
-  const CheckReport first = image.check(Answers::kSafe);
+  const CheckReport first = image.check(Answers::kAll);
   BOOST_CHECK_EQUAL(first.uncorrected(), 0u);
   std::set<std::string> paths;
   for (const LostFile& file : first.lost_files) paths.insert(file.path);
@@ -272,6 +279,40 @@ BOOST_AUTO_TEST_CASE(files_in_lost_memory_are_listed_and_are_no_problem_the_seco
   const CheckReport second = image.check(Answers::kNone);
   BOOST_CHECK_EQUAL(second.found, 0u);
   BOOST_CHECK_EQUAL(second.lost_files.size(), first.lost_files.size());
+}
+
+BOOST_AUTO_TEST_CASE(a_node_that_runs_with_another_pool_condemns_nothing_without_a_decision) {
+  Image image;
+  image.node().swap_pool();
+  const CheckReport safe = image.check(Answers::kSafe);
+  BOOST_CHECK(codes(safe).contains(ProblemCode::kChunkGenerationGone));
+  BOOST_CHECK_EQUAL(safe.repaired, 0u);
+  BOOST_CHECK(!safe.changed);
+  image.node().swap_back();
+  const CheckReport after = image.check(Answers::kNone);
+  BOOST_CHECK_EQUAL(after.found, 0u);
+  BOOST_CHECK(after.lost_files.empty());
+}
+
+BOOST_AUTO_TEST_CASE(what_was_condemned_is_used_again_by_the_mount_when_its_node_has_it_again) {
+  Image image;
+  image.node().swap_pool();
+  BOOST_CHECK_EQUAL(image.check(Answers::kAll).uncorrected(), 0u);
+  BOOST_CHECK(!image.check(Answers::kNone).lost_files.empty());
+  image.node().swap_back();
+  const CheckReport back = image.check(Answers::kAll);
+  BOOST_CHECK_EQUAL(back.found, 0u);  // no region is given back, above all
+  BOOST_CHECK(back.lost_files.empty());
+  BOOST_CHECK(!back.notices.empty());
+  image.mounted([&](Manager& manager, LoopExecutor&) {
+    BOOST_CHECK_EQUAL(manager.space().lost_bytes, 0u);
+    const Result<Pieces> pieces = manager.map(**manager.get(image.tree().f), 0, 4096);
+    BOOST_REQUIRE(pieces.ok() && pieces->front().chunk != nullptr);
+    BOOST_CHECK(pieces->front().chunk->state.load() == ChunkState::kActive);
+  });
+  const CheckReport after = image.check(Answers::kNone);
+  BOOST_CHECK_EQUAL(after.found, 0u);
+  BOOST_CHECK(after.notices.empty());
 }
 
 BOOST_AUTO_TEST_CASE(a_silent_node_is_said_and_is_no_damage) {

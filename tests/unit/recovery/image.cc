@@ -71,6 +71,18 @@ void TestNode::restart_empty() {
   node_ = std::make_unique<MemoryNode>(*pool_);
 }
 
+void TestNode::swap_pool() {
+  node_.reset();
+  aside_ = std::move(pool_);
+  restart_empty();
+}
+
+void TestNode::swap_back() {
+  node_.reset();
+  pool_ = std::move(aside_);
+  node_ = std::make_unique<MemoryNode>(*pool_);
+}
+
 std::unique_ptr<NodeClient> TestNode::client() { return std::make_unique<DirectClient>(*this); }
 
 TempDir::TempDir() {

@@ -21,6 +21,9 @@ class TestNode {
  public:
   explicit TestNode(std::uint64_t pool_bytes);
   void restart_empty();
+  // Started with another pool, an empty one; and with its own again.
+  void swap_pool();
+  void swap_back();
   bool silent = false;
   MemoryNode& service() { return *node_; }
   std::unique_ptr<NodeClient> client();
@@ -29,6 +32,7 @@ class TestNode {
   const std::uint64_t pool_bytes_;
   std::unique_ptr<Pool> pool_;
   std::unique_ptr<MemoryNode> node_;
+  std::unique_ptr<Pool> aside_;
 };
 
 class TempDir {
