@@ -23,6 +23,16 @@ std::uint64_t stored_number(const CheckContext& context, std::string_view name) 
   return number.ok() ? *number : 0;
 }
 
+// A record that no lease is like: region 0, and a key of zeros.
+ChunkRecord lost_record(const CheckContext& context, std::uint64_t length) {
+  ChunkRecord record;
+  record.node = context.nodes.front().record.id;
+  record.region.generation = Generation(1);
+  record.region.length_bytes = length;
+  record.state = ChunkState::kLost;
+  return record;
+}
+
 bool in_use(const CheckContext& context, NodeId node, const LeasedRegion& lease) {
   return std::any_of(context.chunks.begin(), context.chunks.end(), [&](const ChunkInfo& chunk) {
     return !chunk.uncertain && chunk.record.state == ChunkState::kActive && chunk.record.node == node &&
@@ -155,11 +165,48 @@ Result<ChunkRescue> plan_rescue(const CheckContext& context, ChunkId id) {
   }
   if (id.value() >= std::min(stored_number(context, "next_chunk"), kChunkNumberEnd)) return rescue;
   rescue.kind = ChunkRescue::Kind::kLost;
-  rescue.record.node = context.nodes.front().record.id;
-  rescue.record.region.generation = Generation(1);
-  rescue.record.region.length_bytes = context.superblock.chunk_bytes;
-  rescue.record.state = ChunkState::kLost;
+  rescue.record = lost_record(context, context.superblock.chunk_bytes);
   return rescue;
+}
+
+namespace {
+
+ChunkInfo* new_lost_chunk(CheckContext& context) {
+  const std::uint64_t next = stored_number(context, "next_chunk");
+  const std::uint64_t above = context.chunks.empty() ? 1 : context.chunks.back().id.value() + 1;
+  const ChunkId id(std::max<std::uint64_t>(above, next < kChunkNumberEnd ? next : 0));
+  if (id.value() >= kChunkNumberEnd) return nullptr;
+  // A counter that is wrong is the space pass's to find.
+  if (next == id.value()) context.put(singleton_key("next_chunk"), encode_number(next + 1));
+  add(context, id, lost_record(context, 0));
+  return context.find_chunk(id);
+}
+
+}  // namespace
+
+std::vector<Extent> lost_extents(CheckContext& context, std::uint64_t offset, std::uint64_t length) {
+  std::vector<Extent> extents;
+  while (length != 0) {
+    ChunkInfo* chunk = context.find_chunk(context.lost_chunk);
+    if (chunk == nullptr || chunk->record.region.length_bytes >= context.superblock.chunk_bytes) {
+      chunk = new_lost_chunk(context);
+      if (chunk == nullptr) break;  // 2^24 chunks: there is no number for one more
+      context.lost_chunk = chunk->id;
+    }
+    const std::uint64_t begin = chunk->record.region.length_bytes;
+    const std::uint64_t part = std::min(length, context.superblock.chunk_bytes - begin);
+    chunk->record.region.length_bytes += part;  // no longer than what is lost: that is what is reported
+    chunk->claimed.resize(chunk->record.region.length_bytes / kBlockBytes, true);
+    context.put(chunk_key(chunk->id), encode(chunk->record));
+    std::string bitmap(chunk->claimed.size() / 8, '\xff');
+    if (const std::size_t rest = chunk->claimed.size() % 8; rest != 0)
+      bitmap.push_back(static_cast<char>((1u << rest) - 1));
+    context.put(bitmap_key(chunk->id), bitmap);
+    extents.push_back({offset, part, chunk->id, begin, false});
+    offset += part;
+    length -= part;
+  }
+  return extents;
 }
 
 ChunkInfo* install_rescued(CheckContext& context, ChunkId id, const ChunkRescue& rescue) {

@@ -1,5 +1,9 @@
-// Chunk records, and what the nodes' leases can say about one that is damaged or missing; extents that share blocks.
-// Parts of the extents pass.
+// Chunk records, and what the nodes' leases can say about one that is damaged or missing; extents that share blocks;
+// and ranges whose bytes cannot be found any more. Parts of the extents pass.
+//
+// A range whose extent is damaged must not become a hole: it would read as zeros, as if nobody had written there. It
+// gets an extent in a chunk that was never leased and is lost from the beginning: reading there is EIO, the file is
+// listed with the lost ones, and truncating or removing it makes the chunk go away as every lost one does.
 #pragma once
 
 #include <vector>
@@ -25,6 +29,11 @@ struct ChunkRescue {
 Result<ChunkRescue> plan_rescue(const CheckContext& context, ChunkId id);
 // Stores the rescued record (kLease, kLost) and gives the chunk its place in the table.
 ChunkInfo* install_rescued(CheckContext& context, ChunkId id, const ChunkRescue& rescue);
+
+// Extents for [offset, offset + length) of a file, in lost chunks made for the purpose (whole blocks; at most one
+// chunk's length each). Gathers the chunk's record, its bitmap and the next chunk's number; the caller puts the
+// extents, in the same batch. Invalidates pointers to the context's chunks.
+std::vector<Extent> lost_extents(CheckContext& context, std::uint64_t offset, std::uint64_t length);
 
 ChunkRecord record_of(const LeasedRegion& lease, NodeId node);
 

@@ -83,6 +83,7 @@ class CheckContext {
   std::vector<DirectoryInfo> directories;
   std::vector<ChunkInfo> chunks;  // by id
   std::vector<NodeState> nodes;
+  ChunkId lost_chunk;  // made by this check for ranges that are lost (check_chunks.h); 0: none yet
 
   InodeEntry* find(InodeNumber ino);
   DirectoryInfo* find_directory(InodeNumber ino);  // null: no directory

@@ -2,8 +2,9 @@
 //
 // One of the files shows another one's bytes. Which one cannot be told from the blocks, so a rule decides: the file
 // whose inode was changed last was given the blocks last; it keeps them. (Equal times: the higher inode number, being
-// the younger file.) Within a file the extent with the lower offset keeps them. The others get a hole there, so that
-// nobody reads bytes of somebody else's file.
+// being the younger file.) Within a file the extent with the lower offset keeps them. The others' ranges are lost:
+// nobody reads bytes of somebody else's file, and nobody reads zeros where something was written. (An unwritten extent
+// held nothing; it becomes a hole.)
 #include <algorithm>
 #include <map>
 #include <tuple>
@@ -86,6 +87,21 @@ Result<void> punch(CheckContext& context, const Claim& claim,
                    const std::vector<std::pair<std::uint64_t, std::uint64_t>>& kept) {
   context.erase(extent_key(claim.ino, claim.extent.file_offset));
   std::uint64_t blocks = 0;
+  if (!claim.extent.unwritten) {
+    std::uint64_t at = claim.first();
+    const auto lose_up_to = [&](std::uint64_t end) {
+      const std::uint64_t offset = claim.extent.file_offset + (at - claim.first()) * kBlockBytes;
+      for (const Extent& lost : lost_extents(context, offset, at < end ? (end - at) * kBlockBytes : 0)) {
+        context.put(extent_key(claim.ino, lost.file_offset), encode(lost));
+        blocks += lost.length / kBlockBytes;
+      }
+    };
+    for (const auto& [first, end] : kept) {
+      lose_up_to(first);
+      at = end;
+    }
+    lose_up_to(claim.end());
+  }
   for (const auto& [first, end] : kept) {
     Extent part = claim.extent;
     part.file_offset += (first - claim.first()) * kBlockBytes;

@@ -315,6 +315,102 @@ BOOST_AUTO_TEST_CASE(what_was_condemned_is_used_again_by_the_mount_when_its_node
   BOOST_CHECK(after.notices.empty());
 }
 
+namespace {
+
+// "begin-end:lost", "begin-end:hole" or "begin-end:data" of each piece of the file's first `length` bytes.
+std::string layout(Manager& manager, InodeNumber ino, std::uint64_t length) {
+  const Result<Pieces> pieces = manager.map(**manager.get(ino), 0, length);
+  BOOST_REQUIRE(pieces.ok());
+  std::string text;
+  for (const Piece& piece : *pieces) {
+    const bool lost = piece.chunk != nullptr && piece.chunk->state.load() == ChunkState::kLost;
+    text += std::to_string(piece.file_offset) + "-" + std::to_string(piece.file_offset + piece.length) +
+            (piece.chunk == nullptr ? ":hole "
+             : lost                 ? ":lost "
+                                    : ":data ");
+  }
+  return text;
+}
+
+std::string layout_after_repair(Image& image, InodeNumber ino, std::uint64_t length) {
+  BOOST_CHECK_EQUAL(image.check(Answers::kAll).uncorrected(), 0u);
+  const CheckReport again = image.check(Answers::kNone);
+  BOOST_TEST_CONTEXT(listing(again)) BOOST_CHECK_EQUAL(again.found, 0u);
+  BOOST_REQUIRE_EQUAL(again.lost_files.size(), 1u);
+  BOOST_CHECK(again.lost_files.front().ino == ino);
+  std::string text;
+  image.mounted([&](Manager& manager, LoopExecutor&) { text = layout(manager, ino, length); });
+  return text;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(a_damaged_extent_becomes_an_error_and_not_zeros) {
+  Image image;
+  {
+    Editor editor(image);
+    editor.put(extent_key(image.tree().a, 0), "bad");
+  }
+  // 8192 bytes, as the file's number of blocks says; the hole behind them stays one.
+  BOOST_CHECK_EQUAL(layout_after_repair(image, image.tree().a, 69632), "0-8192:lost 8192-65536:hole 65536-69632:data ");
+  // Truncated away, nothing of it is left.
+  image.mounted([&](Manager& manager, LoopExecutor& loop) {
+    const Result<InodeRef> a = manager.get(image.tree().a);
+    BOOST_REQUIRE(loop.run(manager.truncate(*a, 0, {}, 0)).ok());
+  });
+  image.mounted([&](Manager& manager, LoopExecutor&) { BOOST_CHECK_EQUAL(manager.space().lost_bytes, 0u); });
+  const CheckReport after = image.check(Answers::kNone);
+  BOOST_CHECK_EQUAL(after.found, 0u);
+  BOOST_CHECK(after.lost_files.empty());
+}
+
+BOOST_AUTO_TEST_CASE(a_damaged_extent_is_lost_up_to_the_next_one_when_the_number_of_blocks_does_not_help) {
+  Image image;
+  {
+    Editor editor(image);
+    editor.put(extent_key(image.tree().a, 0), "bad");
+    editor.change(image.tree().a, [](Attributes& a) { a.blocks = 1; });
+  }
+  BOOST_CHECK_EQUAL(layout_after_repair(image, image.tree().a, 69632), "0-65536:lost 65536-69632:data ");
+}
+
+BOOST_AUTO_TEST_CASE(blocks_that_two_files_claim_are_an_error_for_one_of_them) {
+  Image image;
+  {
+    Editor editor(image);
+    Extent extent = editor.extents(image.tree().f).front().second;  // two blocks
+    editor.put(extent_key(image.tree().a, 16384), encode(extent));
+    editor.change(image.tree().a, [](Attributes& a) { a.blocks += 2, a.ctime = {1, 0}; });
+  }
+  BOOST_CHECK_EQUAL(layout_after_repair(image, image.tree().a, 69632),
+                    "0-8192:data 8192-16384:hole 16384-24576:lost 24576-65536:hole 65536-69632:data ");
+}
+
+BOOST_AUTO_TEST_CASE(what_lies_outside_its_chunk_is_an_error) {
+  Image image;
+  const InodeNumber f = image.tree().f;
+  {
+    Editor editor(image);
+    Extent extent = editor.extents(f).front().second;
+    extent.chunk_offset = (1u << 20) - kBlockBytes;  // the second block is outside
+    editor.put(extent_key(f, 0), encode(extent));
+  }
+  const std::string seen = layout_after_repair(image, f, 8192);
+  BOOST_CHECK_MESSAGE(seen == "0-4096:data 4096-8192:lost " || seen == "0-8192:lost ",
+                      seen);  // /big may have the first
+}
+
+BOOST_AUTO_TEST_CASE(a_chunk_that_never_was_is_an_error) {
+  Image image;
+  {
+    Editor editor(image);
+    Extent extent = editor.extents(image.tree().f).front().second;
+    extent.chunk = ChunkId(9999);
+    editor.put(extent_key(image.tree().f, 0), encode(extent));
+  }
+  BOOST_CHECK_EQUAL(layout_after_repair(image, image.tree().f, 8192), "0-8192:lost ");
+}
+
 BOOST_AUTO_TEST_CASE(a_silent_node_is_said_and_is_no_damage) {
   Image image;
   image.node().silent = true;

@@ -231,7 +231,7 @@ std::vector<Damage> extent_damages() {
                  extent.chunk_offset += 7;
                  e.put(extent_key(t.f, extent.file_offset), encode(extent));
                },
-               {ProblemCode::kBlockCountWrong, ProblemCode::kBlocksLeaked}),
+               {ProblemCode::kBlocksLeaked}),
       in_store(ProblemCode::kExtentNoInode,
                [](Editor& e, const Tree& t) {
                  const Extent extent = e.extents(t.f).front().second;
@@ -248,7 +248,7 @@ std::vector<Damage> extent_damages() {
                  extent.chunk = ChunkId(9999);
                  e.put(extent_key(t.f, extent.file_offset), encode(extent));
                },
-               {ProblemCode::kBlockCountWrong, ProblemCode::kBlocksLeaked}),
+               {ProblemCode::kBlocksLeaked}),
       in_store(ProblemCode::kExtentUnknownChunk,
                [](Editor& e, const Tree& t) { e.erase(chunk_key(chunk_of(e, t.f).first)); }),
       in_store(ProblemCode::kExtentOutsideChunk,
@@ -257,7 +257,7 @@ std::vector<Damage> extent_damages() {
                  extent.chunk_offset = 8u << 20;
                  e.put(extent_key(t.f, extent.file_offset), encode(extent));
                },
-               {ProblemCode::kBlockCountWrong, ProblemCode::kBlocksLeaked}),
+               {ProblemCode::kBlocksLeaked}),
       in_store(ProblemCode::kExtentOverlap,
                [](Editor& e, const Tree& t) {
                  Extent extent = e.extents(t.a).front().second;
