@@ -55,6 +55,7 @@ Result<RecoveredStore> recover(const std::string& directory, const RecoverOption
   mapping.read_only = options.read_only;
   mapping.force_pmem = options.force_pmem;
   ASSIGN_OR_RETURN(auto memory, map_persistent(journal_path_of(directory, out.superblock), mapping));
+  if (options.journal_memory) memory = options.journal_memory(std::move(memory));
   // Every id is at or below this watermark, so that only the journal's own superblock can be found wrong.
   RETURN_IF_ERROR(scan_journal(*memory, out.superblock.uuid, CommitId(UINT64_MAX)));
   const auto mode = options.read_only ? Metastore::Mode::kReadOnly : Metastore::Mode::kReadWrite;

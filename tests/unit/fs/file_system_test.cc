@@ -1,5 +1,6 @@
 // FileSystem over a healthy memory: references, streams, ends of files.
 #include "fixture.h"
+#include "tests/support/failing_sync.h"
 
 namespace rmemfs {
 
@@ -45,6 +46,56 @@ BOOST_AUTO_TEST_CASE(a_replaced_file_is_purged) {
   files.settle();
   BOOST_TEST(!files.fs.getattr(second).ok());
   BOOST_TEST((files.fs.lookup(kRootInode, "second")->ino == first));
+}
+
+// With commit=sync the caller is told that the change cannot be made persistent; the change is there all the same, and
+// what it freed must not stay taken until the next mount.
+BOOST_AUTO_TEST_CASE(what_loses_its_name_is_freed_even_when_the_change_cannot_be_made_persistent) {
+  Fixture fixture;
+  std::atomic<bool> broken{false};
+  MountOptions options;
+  options.recover.journal.mode = CommitMode::kSync;
+  options.manager.sync_commit = true;
+  options.recover.journal_memory = [&broken](std::unique_ptr<PersistentMemory> memory) {
+    BOOST_REQUIRE(!memory->drain_is_persistent());  // a sync is what makes it persistent
+    return std::make_unique<FailingSync>(std::move(memory), broken);
+  };
+  Files files(fixture, 2000, options);
+  const std::uint64_t inodes = files.mount.manager->space().inodes;
+  const auto must_fail = [&](Result<void> outcome) {
+    broken = false;
+    BOOST_REQUIRE(!outcome.ok());
+    BOOST_CHECK(outcome.error().code == Errc::kLocalIo);
+    files.settle();
+  };
+  const auto used = [&] { return files.mount.manager->nodes().front().used_bytes; };
+  const std::string data(100000, 'x');
+
+  const InodeNumber unlinked = files.create("unlinked");
+  BOOST_REQUIRE(files.write(unlinked, 0, data).ok());
+  files.fs.forget(unlinked, 1);
+  broken = true;
+  must_fail(files.run(files.fs.unlink(files.context(), kRootInode, "unlinked")));
+  BOOST_CHECK(!files.fs.getattr(unlinked).ok());
+
+  const InodeNumber kept = files.create("kept"), replaced = files.create("replaced");
+  BOOST_REQUIRE(files.write(replaced, 0, data).ok());
+  files.fs.forget(kept, 1);
+  files.fs.forget(replaced, 1);
+  broken = true;
+  must_fail(
+      files.run(files.fs.rename(files.context(), kRootInode, "kept", kRootInode, "replaced", RenameMode::kReplace)));
+  BOOST_CHECK(!files.fs.getattr(replaced).ok());
+
+  const InodeNumber directory = files.create("directory", S_IFDIR | 0755);
+  files.fs.forget(directory, 1);
+  broken = true;
+  must_fail(files.run(files.fs.rmdir(files.context(), kRootInode, "directory")));
+  BOOST_CHECK(!files.fs.getattr(directory).ok());
+
+  BOOST_REQUIRE(files.run(files.mount.manager->persist_all()).ok());
+  BOOST_CHECK_EQUAL(files.mount.manager->space().inodes, inodes + 1);
+  BOOST_CHECK_EQUAL(used(), 0u);
 }
 
 BOOST_AUTO_TEST_CASE(appending_writes_go_to_the_end_whatever_their_offset) {

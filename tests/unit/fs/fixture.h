@@ -41,8 +41,8 @@ class MemoryConnection final : public Connection {
 // A file system on one lane, driven by the mount's loop.
 class Files {
  public:
-  explicit Files(Fixture& fixture, std::uint32_t deadline_ms = 2000)
-      : mount(fixture.dir.path(), fixture.nodes),
+  explicit Files(Fixture& fixture, std::uint32_t deadline_ms = 2000, MountOptions options = {})
+      : mount(fixture.dir.path(), fixture.nodes, std::move(options)),
         connections(0, mount.loop,
                     [this](NodeId, std::uint32_t) -> Result<std::unique_ptr<Connection>> {
                       return std::make_unique<FaultyConnection>(std::make_unique<MemoryConnection>(memory), faults);
