@@ -20,6 +20,7 @@
 
 #include "journal/group_commit.h"
 #include "journal/journal_core.h"
+#include "journal/mutation.h"
 #include "util/check.h"
 #include "util/log.h"
 
@@ -118,8 +119,8 @@ SlotReservation JournalImpl::try_reserve(std::size_t payload_bytes) {
   const std::uint32_t count = transaction_slots(core_->geometry(), payload_bytes);
   SlotChain chain;
   if (count == 0 || failed() || !core_->slots().take(count, chain)) return {};
-  if (core_->slots().free_count() < low_water_ && !room_asked_.load(std::memory_order_relaxed) &&
-      !room_asked_.exchange(true)) {
+  if (!mutated(Mutation::kNobodyDrains) && core_->slots().free_count() < low_water_ &&
+      !room_asked_.load(std::memory_order_relaxed) && !room_asked_.exchange(true)) {
     make_room();
   }
   return make_reservation(this, chain);
@@ -134,7 +135,7 @@ Task<Result<SlotReservation>> JournalImpl::reserve(std::size_t payload_bytes) {
   SlotPool::Waiter waiter{core_->slots(), count, deadline_after_ms(options_.slot_deadline_ms), [this] {
                             slot_waits_.fetch_add(1, std::memory_order_relaxed);
                             arm_clock();
-                            make_room();
+                            if (!mutated(Mutation::kNobodyDrains)) make_room();
                           }};
   const SlotPool::Outcome outcome = co_await waiter;
   switch (outcome) {
@@ -320,6 +321,7 @@ void JournalImpl::arm_clock() {
 }
 
 bool JournalImpl::room_is_wanted() const {
+  if (mutated(Mutation::kNobodyDrains)) return checkpoints_.load() != 0;
   return core_->slots().anyone_waits() || core_->slots().free_count() < low_water_ || checkpoints_.load() != 0;
 }
 

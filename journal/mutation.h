@@ -27,6 +27,7 @@ enum class Mutation : std::uint8_t {
   kApplyOutOfOrder,      // J3: what is handed over is applied although a lower id is not
   kClearDescending,      // J8: slots in use are told by valid headers, and recovery clears them in descending order
   kHoldAndWait,          // J6: a reservation keeps what it got and waits for the rest
+  kNobodyDrains,         // J6: who finds no free slot waits, and nobody tells the home to make room (threads)
   // Further ones, of the same rules.
   kNoPayloadFlush,          // J2: the payload is not flushed before the drain
   kNoDrain,                 // J2: a commit returns without its drain
