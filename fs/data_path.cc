@@ -70,10 +70,12 @@ Error DataPath::note_failure(const ConnectionSet& connections, const OperationBa
   return error;
 }
 
-void DataPath::note_written(InodeNumber ino, const ConnectionSet& connections, const OperationBatch& batch) {
+bool DataPath::note_written(InodeNumber ino, const ConnectionSet& connections, const OperationBatch& batch) {
+  bool all = true;
   for (const OperationBatch::Item& item : batch.items()) {
-    if (DirtyRegions::needs_persist(*item.chunk)) dirty_.written(ino, connections.lane(), *item.chunk);
+    if (DirtyRegions::needs_persist(*item.chunk)) all &= dirty_.written(ino, connections.lane(), *item.chunk);
   }
+  return all;
 }
 
 Task<Result<std::size_t>> DataPath::read(RequestContext context, InodeRef inode, std::uint64_t offset,
@@ -156,9 +158,8 @@ Task<Result<std::uint64_t>> DataPath::write_planned(RequestContext context, Inod
     manager_.abandon_write(plan, unknown);
     co_return note_failure(*context.connections, batch, "write");
   }
-  if (plan.fresh.empty() && plan.converted.empty()) {
-    note_written(inode->ino, *context.connections, batch);
-  } else {
+  const bool in_place = plan.fresh.empty() && plan.converted.empty();
+  if (!in_place || !note_written(inode->ino, *context.connections, batch)) {
     auto persistent = co_await persist_before_naming(context, batch, limit);
     if (!persistent.ok()) {
       manager_.abandon_write(plan, false);

@@ -72,7 +72,8 @@ class DataPath {
   void add_zeros(OperationBatch& batch, const Pieces& zeros, TimePoint limit);
   // Tells the manager what a failed operation says about the node; returns the error to give the caller.
   Error note_failure(const ConnectionSet& connections, const OperationBatch& batch, const char* where);
-  void note_written(InodeNumber ino, const ConnectionSet& connections, const OperationBatch& batch);
+  // False: not all could be noted; the caller persists them.
+  bool note_written(InodeNumber ino, const ConnectionSet& connections, const OperationBatch& batch);
   // Zeros to `zeros`, which belong to the file already.
   Task<Result<void>> write_zeros(RequestContext context, Pieces zeros, TimePoint limit);
   // PERSIST for each region of a completed batch that needs one (D4 in data_path.cc).

@@ -4,18 +4,23 @@
 
 namespace rmemfs {
 
-void DirtyRegions::written(InodeNumber ino, std::uint32_t lane, const Chunk& chunk) {
+bool DirtyRegions::written(InodeNumber ino, std::uint32_t lane, const Chunk& chunk) {
   Shard& s = shard(ino);
   MutexLock lock(s.mutex);
   const std::uint64_t version = ++s.version;
-  Entries& entries = s.inodes[ino.value()];
-  for (Entry& entry : entries) {
-    if (entry.lane == lane && entry.chunk == &chunk) {
-      entry.version = version;
-      return;
+  const auto known = s.inodes.find(ino.value());
+  if (known != s.inodes.end()) {
+    for (Entry& entry : known->second) {
+      if (entry.lane == lane && entry.chunk == &chunk) {
+        entry.version = version;
+        return true;
+      }
     }
   }
-  entries.push_back({lane, &chunk, version});
+  if (s.entries >= kMostEntries / kShards) return false;
+  ++s.entries;
+  s.inodes[ino.value()].push_back({lane, &chunk, version});
+  return true;
 }
 
 DirtyRegions::Entries DirtyRegions::snapshot(InodeNumber ino) const {
@@ -30,7 +35,7 @@ void DirtyRegions::persisted(InodeNumber ino, const Entries& entries) {
   MutexLock lock(s.mutex);
   auto it = s.inodes.find(ino.value());
   if (it == s.inodes.end()) return;
-  std::erase_if(it->second, [&](const Entry& have) {
+  s.entries -= std::erase_if(it->second, [&](const Entry& have) {
     return std::any_of(entries.begin(), entries.end(), [&](const Entry& done) {
       return done.lane == have.lane && done.chunk == have.chunk && done.version == have.version;
     });
@@ -41,7 +46,10 @@ void DirtyRegions::persisted(InodeNumber ino, const Entries& entries) {
 void DirtyRegions::forget(InodeNumber ino) {
   Shard& s = shard(ino);
   MutexLock lock(s.mutex);
-  s.inodes.erase(ino.value());
+  const auto it = s.inodes.find(ino.value());
+  if (it == s.inodes.end()) return;
+  s.entries -= it->second.size();
+  s.inodes.erase(it);
 }
 
 }  // namespace rmemfs

@@ -3,7 +3,9 @@
 //
 // Entries are numbered: fsync copies them, persists them, and removes those that were not written again meanwhile. So
 // two fsyncs at once both wait for the data, and a failed one leaves its entries for the next.
-// Thread-safe; rank kLeaf. Bound: one entry per (inode with unsynced data, lane, chunk of that inode).
+// Thread-safe; rank kLeaf. Bound: kMostEntries of (inode, lane, chunk). A file that nobody ever fsyncs keeps its
+// entries, so the table may be full: then written() says so, and the writer makes its own write persistent at once. (To
+// gather the entries of many inodes in one would let a dead node fail the fsync of files that have nothing there.)
 #pragma once
 
 #include <array>
@@ -29,17 +31,21 @@ class DirtyRegions {
   // True when `chunk` needs a PERSIST before its writes are as durable as its region promises.
   static bool needs_persist(const Chunk& chunk) { return chunk.region.durability.method != PersistMethod::kNone; }
 
-  void written(InodeNumber ino, std::uint32_t lane, const Chunk& chunk);
+  // False: there is no room for it; the caller persists the region itself, on that lane, before it reports the write.
+  [[nodiscard]] bool written(InodeNumber ino, std::uint32_t lane, const Chunk& chunk);
   Entries snapshot(InodeNumber ino) const;
   void persisted(InodeNumber ino, const Entries& entries);
   void forget(InodeNumber ino);  // purged
 
- private:
   static constexpr std::size_t kShards = 16;
+  static constexpr std::size_t kMostEntries = 65536;  // a shard has its part
+
+ private:
   struct alignas(64) Shard {
     mutable Mutex mutex{LockRank::kLeaf};
     std::unordered_map<std::uint64_t, Entries> inodes;  // guarded by mutex
     std::uint64_t version = 0;                          // guarded by mutex
+    std::size_t entries = 0;                            // guarded by mutex: of all inodes
   };
   Shard& shard(InodeNumber ino) { return shards_[ino.value() % kShards]; }
   const Shard& shard(InodeNumber ino) const { return shards_[ino.value() % kShards]; }

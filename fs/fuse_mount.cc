@@ -139,10 +139,10 @@ void FuseMount::unmount() {
 void FuseMount::prepare_lanes(const Chunk& chunk) {
   for (const auto& lane : lanes_) {
     // A chunk stays where it is for the mount's life.
-    spawn([](FuseLane& there, const Chunk& used) -> Task<void> {
+    [](FuseLane& there, const Chunk& used) -> Detached {
       co_await ResumeOn{there};
       there.connections().prepare(used);
-    }(*lane, chunk));
+    }(*lane, chunk);
   }
 }
 

@@ -187,6 +187,9 @@ Result<void> MountDaemon::open() {
   recovery.journal.mode = options.sync_commit ? CommitMode::kSync : CommitMode::kGroup;
   recovery.journal.commit_interval_ms = options.commit_ms;
   recovery.journal.slot_deadline_ms = options.deadline_ms;
+  // Of the local disk, not of a node: a short -o deadline must not make a busy disk's fsync fail, which programs take
+  // for lost data; a long one is taken to mean patience with both.
+  recovery.journal.persist_deadline_ms = std::max(options.deadline_ms, recovery.journal.persist_deadline_ms);
   ASSIGN_OR_RETURN(RecoveredStore recovered, recover(job_.directory, recovery));
   store_.emplace(std::move(recovered));
 
@@ -385,7 +388,7 @@ void MountDaemon::end() {
   lock_.reset();  // last: from here on a new mount may start the node again
 }
 
-Task<void> purge_orphans(Manager& manager, Executor& lane) {
+Detached purge_orphans(Manager& manager, Executor& lane) {
   co_await ResumeOn{lane};
   co_await Yield{};
   auto purged = co_await manager.purge_orphans();
@@ -415,7 +418,7 @@ Result<void> MountDaemon::run(const std::function<void()>& on_serving) {
               store_->superblock.epoch.value(), survival(manager_->nodes()));
     on_serving();
     announced.store(true);
-    spawn(purge_orphans(*manager_, mount_->executor(0)));
+    purge_orphans(*manager_, mount_->executor(0));
   };
   mount_->on_ended = [this] { events_.raise(events_.ended); };
   mount_->serve();

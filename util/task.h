@@ -1,8 +1,12 @@
 // Task<T>: a coroutine that starts when awaited and resumes its awaiter when done, on the awaiter's own thread.
 //
 // A task that finishes without suspending does not suspend its awaiter either, so a loop over such tasks needs no more
-// stack than one of them: the compiler's tail calls, which sanitizer builds do not have, are not relied on. It is exact
-// because a suspended task is always resumed by its executor, on the thread that runs this code now (util/executor.h).
+// stack than one of them: the compiler's tail calls, which sanitizer builds do not have, are not relied on.
+//
+// T1  A task finishes on the thread on which it was awaited. It may run elsewhere meanwhile (ResumeOn), but comes back
+//     before it ends. Otherwise it could end while its awaiter is still looking whether it has, and nobody would go on.
+//     Usually nothing has to be done for it: what suspends a coroutine resumes it by its executor (util/executor.h).
+//     Checked when a task ends. What goes to another thread and ends there is Detached from its first line on.
 //
 // Rules of this house for coroutines:
 //   - no Mutex is held across co_await;
@@ -27,13 +31,22 @@ class Task;
 
 namespace task_detail {
 
+// A name of the calling thread. Not inlined: a compiler may keep a thread-local's address over a suspension.
+[[gnu::noinline]] inline const void* this_thread() {
+  static thread_local char mark;
+  const void* volatile address = &mark;
+  return address;
+}
+
 struct PromiseBase {
   std::coroutine_handle<> continuation = nullptr;  // set only once the task has suspended
+  const void* awaited_on = nullptr;                // T1
   std::suspend_always initial_suspend() noexcept { return {}; }
   struct FinalAwaiter {
     bool await_ready() noexcept { return false; }
     template <typename Promise>
     std::coroutine_handle<> await_suspend(std::coroutine_handle<Promise> h) noexcept {
+      CHECK(h.promise().awaited_on == this_thread());  // T1
       const std::coroutine_handle<> awaiter = h.promise().continuation;
       return awaiter ? awaiter : std::noop_coroutine();
     }
@@ -78,6 +91,7 @@ class [[nodiscard]] Task {
 
   bool await_ready() const noexcept { return false; }
   bool await_suspend(std::coroutine_handle<> awaiter) noexcept {
+    handle_.promise().awaited_on = task_detail::this_thread();
     handle_.resume();
     if (handle_.done()) return false;
     handle_.promise().continuation = awaiter;

@@ -92,11 +92,11 @@ BOOST_AUTO_TEST_CASE(a_write_during_fsync_stays_for_the_next_one) {
   DirtyRegions dirty;
   Chunk chunk;
   const InodeNumber ino(3);
-  dirty.written(ino, 0, chunk);
-  dirty.written(ino, 1, chunk);
+  BOOST_REQUIRE(dirty.written(ino, 0, chunk));
+  BOOST_REQUIRE(dirty.written(ino, 1, chunk));
   const auto before = dirty.snapshot(ino);
   BOOST_TEST(before.size() == 2u);
-  dirty.written(ino, 1, chunk);
+  BOOST_REQUIRE(dirty.written(ino, 1, chunk));
   dirty.persisted(ino, before);
   const auto after = dirty.snapshot(ino);
   BOOST_REQUIRE(after.size() == 1u);
@@ -106,7 +106,7 @@ BOOST_AUTO_TEST_CASE(a_write_during_fsync_stays_for_the_next_one) {
 BOOST_AUTO_TEST_CASE(a_failed_fsync_leaves_everything) {
   DirtyRegions dirty;
   Chunk chunk;
-  dirty.written(InodeNumber(3), 0, chunk);
+  BOOST_REQUIRE(dirty.written(InodeNumber(3), 0, chunk));
   BOOST_TEST(dirty.snapshot(InodeNumber(3)).size() == 1u);
   BOOST_TEST(dirty.snapshot(InodeNumber(3)).size() == 1u);
 }
@@ -116,6 +116,25 @@ BOOST_AUTO_TEST_CASE(regions_that_need_nothing_say_so) {
   BOOST_TEST(!DirtyRegions::needs_persist(chunk));
   chunk.region.durability = {Durability::kPersistent, PersistMethod::kNodeFlush};
   BOOST_TEST(DirtyRegions::needs_persist(chunk));
+}
+
+BOOST_AUTO_TEST_CASE(files_that_nobody_ever_fsyncs_do_not_fill_the_memory) {
+  DirtyRegions dirty;
+  Chunk chunk;
+  std::uint64_t noted = 0;
+  for (std::uint64_t ino = 1; ino <= 2 * DirtyRegions::kMostEntries; ++ino) {
+    if (dirty.written(InodeNumber(ino), 0, chunk)) ++noted;
+  }
+  BOOST_TEST(noted == DirtyRegions::kMostEntries);
+  const InodeNumber first(1), late(2 * DirtyRegions::kMostEntries - DirtyRegions::kShards + 1);  // of one shard
+  BOOST_TEST(!dirty.written(late, 0, chunk));
+  BOOST_TEST(dirty.written(first, 0, chunk));  // what is there goes on
+  BOOST_TEST(!dirty.written(first, 1, chunk));
+  dirty.persisted(first, dirty.snapshot(first));
+  BOOST_TEST(dirty.written(late, 0, chunk));
+  BOOST_TEST(!dirty.written(first, 0, chunk));
+  dirty.forget(late);
+  BOOST_TEST(dirty.written(first, 0, chunk));
 }
 
 BOOST_AUTO_TEST_SUITE_END()
