@@ -18,11 +18,42 @@ Task<int> sum(int n) {
   co_return total;
 }
 
+struct GoTo {
+  Executor& executor;
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> handle) const { executor.post(handle); }
+  void await_resume() const noexcept {}
+};
+
 BOOST_AUTO_TEST_SUITE(ExecutorTest)
 
 BOOST_AUTO_TEST_CASE(a_task_runs_when_awaited_and_returns_its_value) {
   LoopExecutor executor;
   BOOST_TEST(executor.run(sum(1000)) == 500500);
+}
+BOOST_AUTO_TEST_CASE(a_task_may_run_elsewhere_and_ends_where_it_was_awaited) {
+  LoopExecutor home, other;
+  std::atomic<bool> stop{false};
+  std::thread thread([&] {
+    other.run([](std::atomic<bool>& stopped) -> Task<void> {
+      while (!stopped) co_await Yield();
+    }(stop));
+  });
+  const std::thread::id there = thread.get_id();
+  const auto visit = [](Executor& away, Executor& back) -> Task<std::thread::id> {
+    co_await GoTo{away};
+    const std::thread::id seen = std::this_thread::get_id();
+    co_await GoTo{back};
+    co_return seen;
+  };
+  const auto visits = [&visit](Executor& away, Executor& back, std::thread::id expected) -> Task<int> {
+    int right = 0;
+    for (int i = 0; i < 2000; ++i) right += (co_await visit(away, back)) == expected ? 1 : 0;
+    co_return right;
+  };
+  BOOST_TEST(home.run(visits(other, home, there)) == 2000);
+  stop = true;
+  thread.join();
 }
 BOOST_AUTO_TEST_CASE(yield_lets_others_run) {
   LoopExecutor executor;
