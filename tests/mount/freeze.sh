@@ -1,13 +1,14 @@
 #!/bin/bash
 # SIGSTOP of memory nodes: no system call takes longer than the deadline; over shm and rdma, I/O on open files goes on without them.
 # SIGSTOP of the mount daemon: after SIGCONT everything goes on and nothing is lost.
+CHUNK=4M   # so that files lie on different nodes
 source "$(dirname "$0")/lib.sh"
 deadline=3000 margin=1500
 seconds=$(pick 8 60)
 new_fs deadline=$deadline
 
-watch() {   # NAME KINDS ALLOWED: starts the watchdog; it goes on with SIGUSR1
-  spawn "$1" "$HELPERS/watchdog" "$MNT/$1" "$seconds" $((deadline + margin)) "$2" "$3"
+watch() {   # NAME KINDS ALLOWED [FILE...]: starts the watchdog; it goes on with SIGUSR1
+  spawn "$1" "$HELPERS/watchdog" "$MNT/$1" "$seconds" "${limit:-$((deadline + margin))}" "${@:2}"
   wait_for 20 grep -q ready "$WORK/$1.log" || fail "the watchdog does not begin"
 }
 watched() {
@@ -43,10 +44,25 @@ signal USR1 after
 watched after "after SIGCONT everything works again"
 
 if [ "$NODES" -gt 1 ]; then
-  seconds=$(pick 5 60)
+  # Files of which the node has no block are none of its business: no error, and no wait as for a node that is silent.
+  say "node 1 is frozen, and files that have nothing there"
+  length=4194304 elsewhere=() there=()
+  for ((i = 1; i <= 6 * NODES; i++)); do
+    "$HELPERS/pattern" write "$MNT/file$i" $length "$i" || fail "writing file$i"
+    if [ "$("$HELPERS/pattern" blocks "${NODE_POOL[1]}" $length "$i")" = 0 ]; then elsewhere+=("$MNT/file$i"); else there+=("$MNT/file$i"); fi
+  done
+  [ ${#elsewhere[@]} -ge 3 ] && [ ${#there[@]} -gt 0 ] || fail "of $i files ${#there[@]} have blocks on node 1"
+  elsewhere=("${elsewhere[@]:0:6}") there=("${there[@]:0:4}")
+  seconds=$(pick 6 60)
   watch one all errors
+  if [ "$TRANSPORT" = tcp ]; then allowed=errors; else allowed=none; fi   # one-sided: they go on, too
+  watch there files $allowed "${there[@]}"
+  limit=$((deadline - 1000)) watch elsewhere files none "${elsewhere[@]}"
   signal STOP node1
-  signal USR1 one
+  signal USR1 one; signal USR1 there; signal USR1 elsewhere
+  watched elsewhere "one node frozen: files with nothing there see no error, and no call of $((deadline - 1000)) ms"
+  watched there "one node frozen: files on it, no call longer than the deadline"
+  [ $allowed = none ] || grep -Eq 'EIO/ENOSPC +[1-9]' "$WORK/there.log" || fail "files on the frozen node saw no error"
   watched one "one node frozen: no call longer than the deadline"
   signal CONT node1
 fi

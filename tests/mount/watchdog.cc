@@ -1,9 +1,10 @@
 // Does many kinds of system calls on a directory and measures the longest of each.
 //
-//   watchdog DIR SECONDS LIMIT_MS KINDS ALLOWED
+//   watchdog DIR SECONDS LIMIT_MS KINDS ALLOWED [FILE...]
 //
-// KINDS: "all" or "io" (only read, write, fsync and mmap of files that are open). ALLOWED: "none" or "errors" (EIO and
-// ENOSPC may happen). Prints "ready" when the files are there, then waits for SIGUSR1 or two seconds and begins, so
+// KINDS: "all", "io" (only read, write, fsync and mmap of files that are open), or "files": the FILEs, which are there,
+// are opened, read and written in place all over, fsynced and closed again and again. ALLOWED: "none" or "errors" (EIO
+// and ENOSPC may happen). Prints "ready" when the files are there, then waits for SIGUSR1 or two seconds and begins, so
 // that a script can freeze something in between. Status 0; 1: a call took longer than LIMIT_MS or failed with an errno
 // that is not allowed; 2: it could not begin. One thread per kind: a call that never returns is seen by the main
 // thread.
@@ -75,7 +76,9 @@ constexpr std::size_t kFileBytes = 4u << 20;
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 6) return 2;
+  if (argc < 6) return 2;
+  const std::vector<std::string> files(argv + 6, argv + argc);
+  if ((std::string(argv[4]) == "files") == files.empty()) return 2;
   const std::string dir = argv[1], kinds_wanted = argv[4];
   const double seconds = std::atof(argv[2]);
   const std::int64_t limit_us = std::atoll(argv[3]) * 1000;
@@ -114,29 +117,52 @@ int main(int argc, char** argv) {
   };
   auto offset = [](std::uint64_t i) { return static_cast<off_t>(i * 7919 % (kFileBytes / 4096) * 4096); };
 
-  add("read", [&](std::uint64_t i) {
-    char page[4096];
-    ::posix_fadvise(fr, offset(i), 4096, POSIX_FADV_DONTNEED);  // or the kernel's cache would answer
-    return result(::pread(fr, page, sizeof page, offset(i)));
-  });
-  add("write",
-      [&](std::uint64_t i) { return result(::pwrite(fw, bytes.data(), 4096 + i % 3 * 100000, offset(i) / 2)); });
-  add("write+fsync", [&](std::uint64_t i) {
-    int error = result(::pwrite(fs, bytes.data(), 4096, offset(i)));
-    next_call();
-    return error ? error : result(::fsync(fs));
-  });
-  add("mmap", [&](std::uint64_t i) {
-    auto* page = static_cast<volatile char*>(map) + offset(i);
-    ::madvise(const_cast<char*>(page), 4096, MADV_DONTNEED);
-    ::posix_fadvise(fm, offset(i), 4096, POSIX_FADV_DONTNEED);
-    bus_expected = true;
-    if (sigsetjmp(on_bus, 1) != 0) return EIO;
-    page[0] = static_cast<char>(i);
-    bus_expected = false;
-    next_call();
-    return result(::msync(const_cast<char*>(page), 4096, MS_SYNC));
-  });
+  for (const std::string& path : files) {
+    add(path.substr(path.rfind('/') + 1).c_str(), [&bytes, path](std::uint64_t i) {
+      const int fd = open_file(path, O_RDWR);
+      if (fd < 0) return errno;
+      int error = 0;
+      char page[4096];
+      for (std::uint64_t k = 0; k < 16 && error == 0; ++k) {
+        const auto at = static_cast<off_t>((i * 16 + k) * 7919 % (kFileBytes / sizeof page) * sizeof page);
+        next_call();
+        ::posix_fadvise(fd, at, sizeof page, POSIX_FADV_DONTNEED);
+        const ssize_t got = ::pread(fd, page, sizeof page, at);
+        error = got == sizeof page ? 0 : got < 0 ? errno : ENODATA;
+        next_call();
+        if (error == 0) error = result(::pwrite(fd, bytes.data(), sizeof page, at));
+      }
+      next_call();
+      if (error == 0) error = result(::fsync(fd));
+      next_call();
+      return ::close(fd) < 0 && error == 0 ? errno : error;
+    });
+  }
+  if (kinds_wanted != "files") {
+    add("read", [&](std::uint64_t i) {
+      char page[4096];
+      ::posix_fadvise(fr, offset(i), 4096, POSIX_FADV_DONTNEED);  // or the kernel's cache would answer
+      return result(::pread(fr, page, sizeof page, offset(i)));
+    });
+    add("write",
+        [&](std::uint64_t i) { return result(::pwrite(fw, bytes.data(), 4096 + i % 3 * 100000, offset(i) / 2)); });
+    add("write+fsync", [&](std::uint64_t i) {
+      int error = result(::pwrite(fs, bytes.data(), 4096, offset(i)));
+      next_call();
+      return error ? error : result(::fsync(fs));
+    });
+    add("mmap", [&](std::uint64_t i) {
+      auto* page = static_cast<volatile char*>(map) + offset(i);
+      ::madvise(const_cast<char*>(page), 4096, MADV_DONTNEED);
+      ::posix_fadvise(fm, offset(i), 4096, POSIX_FADV_DONTNEED);
+      bus_expected = true;
+      if (sigsetjmp(on_bus, 1) != 0) return EIO;
+      page[0] = static_cast<char>(i);
+      bus_expected = false;
+      next_call();
+      return result(::msync(const_cast<char*>(page), 4096, MS_SYNC));
+    });
+  }
   if (kinds_wanted == "all") {
     auto name = [dir](const char* kind, std::uint64_t i) { return dir + "/" + kind + std::to_string(i); };
     add("create+unlink", [=](std::uint64_t i) {
