@@ -9,8 +9,7 @@
 
 #include "tests/unit/journal/journal_fixture.h"
 
-using namespace rmemfs;
-
+namespace rmemfs {
 namespace {
 
 constexpr JournalGeometry kTwoSlots{256, 2};
@@ -53,8 +52,11 @@ bool writers_get_through(PersistentMemory::Backing backing) {
 }
 
 }  // namespace
+}  // namespace rmemfs
 
 int main() {
+  using rmemfs::PersistentMemory;
+  using rmemfs::writers_get_through;
   for (const auto backing : {PersistentMemory::Backing::kForced, PersistentMemory::Backing::kFile}) {
     if (writers_get_through(backing)) continue;
     std::printf("VIOLATION of J6: the journal is full, and nobody makes room\n");

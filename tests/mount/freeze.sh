@@ -18,6 +18,8 @@ watched() {
   [ $status = 0 ] || fail "$2"
   pass "$2"
 }
+usable() { touch "$MNT/usable" && "$HELPERS/pattern" write "$MNT/usable" 1000000 3; }
+answering() { ! rmemctl nodes "$MNT" | grep -q unreachable; }   # one that was silent for long gives EIO until it is heard of
 ticks() { local i sum=0; for ((i = 1; i <= NODES; i++)); do sum=$((sum + $(cpu_ticks "${PID[node$i]}"))); done; echo $sum; }
 
 if [ "$TRANSPORT" != tcp ]; then
@@ -28,6 +30,7 @@ if [ "$TRANSPORT" != tcp ]; then
   watched io "reads, writes, fsync and mmap of open files go on with every node frozen"
   [ "$(ticks)" = "$before" ] || fail "the frozen nodes used CPU time"
   signal_nodes CONT
+  wait_for 15 answering || fail "a node is not heard of 15 s after SIGCONT"
 fi
 watch all all errors
 signal_nodes STOP
@@ -37,7 +40,6 @@ timeout 10 rmemctl status "$MNT" >/dev/null || fail "rmemctl status with frozen 
 signal_nodes CONT
 sync -f "$MNT" 2>/dev/null || true   # takes the error of what the kernel could not write back meanwhile
 seconds=3
-usable() { touch "$MNT/usable" && "$HELPERS/pattern" write "$MNT/usable" 1000000 3; }
 wait_for 15 usable || fail "the mount is not usable after SIGCONT of the nodes"
 watch after all none
 signal USR1 after
