@@ -32,14 +32,18 @@ BOOST_AUTO_TEST_CASE(a_task_runs_when_awaited_and_returns_its_value) {
   BOOST_TEST(executor.run(sum(1000)) == 500500);
 }
 BOOST_AUTO_TEST_CASE(a_task_may_run_elsewhere_and_ends_where_it_was_awaited) {
-  LoopExecutor home, other;
+  LoopExecutor home;
+  std::atomic<LoopExecutor*> other{nullptr};
   std::atomic<bool> stop{false};
   std::thread thread([&] {
-    other.run([](std::atomic<bool>& stopped) -> Task<void> {
+    LoopExecutor its;  // of the thread that makes it
+    other = &its;
+    its.run([](std::atomic<bool>& stopped) -> Task<void> {
       while (!stopped) co_await Yield();
     }(stop));
   });
   const std::thread::id there = thread.get_id();
+  while (other.load() == nullptr) std::this_thread::yield();
   const auto visit = [](Executor& away, Executor& back) -> Task<std::thread::id> {
     co_await GoTo{away};
     const std::thread::id seen = std::this_thread::get_id();
@@ -51,7 +55,7 @@ BOOST_AUTO_TEST_CASE(a_task_may_run_elsewhere_and_ends_where_it_was_awaited) {
     for (int i = 0; i < 2000; ++i) right += (co_await visit(away, back)) == expected ? 1 : 0;
     co_return right;
   };
-  BOOST_TEST(home.run(visits(other, home, there)) == 2000);
+  BOOST_TEST(home.run(visits(*other.load(), home, there)) == 2000);
   stop = true;
   thread.join();
 }
