@@ -9,7 +9,9 @@
 set -euo pipefail
 programs=$1 rounds=$2
 address=10.77.0.1 port=7471 depth=16
-export PATH=$programs:$PATH
+export PATH=$programs:$PATH TRY_SECONDS=60
+# shellcheck source=tests/vm/client_server.sh
+source "$(dirname "$0")/../tests/vm/client_server.sh"
 
 rmemd --size 64M --listen rdma://$address:$port --insecure >/tmp/rmemd.log 2>&1 &
 node=$!
@@ -21,22 +23,11 @@ for try in {1..50}; do
   sleep 0.1
 done
 
-# perftest PROGRAM OPTION...: the line of figures. The client is refused until the server listens, which says nothing.
+# perftest PROGRAM OPTION...: the line of figures.
 perftest() {
-  local program=$1 server try; shift
-  "$program" -d rxe0 -R -F "$@" >/tmp/server.log 2>&1 &
-  server=$!
-  for try in {1..20}; do
-    sleep 0.5
-    if timeout 60 "$program" -d rxe0 -R -F "$@" $address >/tmp/client.log 2>&1; then break; fi
-    if [ "$try" = 20 ] || ! kill -0 $server 2>/dev/null; then
-      cat /tmp/client.log /tmp/server.log >&2
-      kill $server 2>/dev/null || true
-      return 1
-    fi
-  done
-  wait $server || { cat /tmp/server.log >&2; return 1; }
-  awk '/^ *[0-9]+ +[0-9]+ +[0-9.]+ +[0-9.]+/ { line = $0 } END { print line }' /tmp/client.log
+  local program=$1; shift
+  client_server perftest "$program -d rxe0 -R -F $*" "$program -d rxe0 -R -F $* $address" || return 1
+  awk '/^ *[0-9]+ +[0-9]+ +[0-9.]+ +[0-9.]+/ { line = $0 } END { print line }' /tmp/perftest.client
 }
 ours() {   # ours SIZE: JSON of it
   rmemctl ping --json --size "$1" --depth $depth --seconds 1 --count 1000 --timeout 30000 rdma://$address:$port
