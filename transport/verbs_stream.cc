@@ -4,7 +4,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
+#include "util/clock.h"
 #include "util/log.h"
 
 namespace rmemfs {
@@ -16,6 +18,9 @@ constexpr std::size_t kRepliesAt = VerbsStream::kCredits * verbs::kRequestBytes;
 constexpr std::size_t kMemory = kRepliesAt + kReplies * kReplySpace;
 constexpr std::uint64_t kReceiveMark = std::uint64_t{1} << 63;
 static_assert(verbs::kMaxReplyBytes <= kReplySpace);
+// A device returns the receives of a queue pair in the error state within microseconds.
+constexpr Duration kQuietLimit = std::chrono::milliseconds(200);
+constexpr auto kLookAgain = std::chrono::microseconds(50);
 
 verbs::Reply refusal(Errc code) {
   verbs::Reply reply;
@@ -41,6 +46,7 @@ Result<void> VerbsStream::open(rdma_cm_id* id, std::shared_ptr<VerbsDomain> doma
                         registration_->lkey)) {
       return Error(Errc::kNoMemory, "receives");
     }
+    ++receives_;
   }
   if (!pair_->arm()) return Error(Errc::kNotSupported, "completion queue");
   std::array<std::byte, verbs::kAnswerBytes> answer;
@@ -50,6 +56,7 @@ Result<void> VerbsStream::open(rdma_cm_id* id, std::shared_ptr<VerbsDomain> doma
   parameters.private_data_len = answer.size();
   parameters.responder_resources = reads_at_once;
   parameters.rnr_retry_count = 6;
+  accepted_ = true;
   if (::rdma_accept(id, &parameters) != 0) return Error(errc_from_errno(errno), "accept");
   return success();
 }
@@ -60,20 +67,59 @@ void VerbsStream::end() {
 }
 
 void VerbsStream::end_locked() {
-  ended_.store(true, std::memory_order_release);
-  if (pair_ == nullptr) return;
+  if (ended_.exchange(true, std::memory_order_acq_rel) || pair_ == nullptr) return;
+  ibv_qp_attr error{};
+  error.qp_state = IBV_QPS_ERR;
+  const bool changed = ::ibv_modify_qp(pair_->pair(), &error, IBV_QP_STATE) == 0;
   ::rdma_disconnect(id_);  // tells the agent at once; fails when it was never connected
+  if (!accepted_ || (changed && quiet())) return;
+  log::warn("data plane: a device does not end a queue pair; waiting until it is destroyed");
   pair_.reset();
+}
+
+// X1: sees the last of the receives come back.
+bool VerbsStream::quiet() {
+  const TimePoint limit = MonoClock::now() + kQuietLimit;
+  std::array<ibv_wc, 16> completions;
+  while (receives_ > 0) {
+    const int got = take_completions(completions);
+    if (got > 0) continue;
+    if (got < 0 || MonoClock::now() >= limit) return false;
+    std::this_thread::sleep_for(kLookAgain);
+  }
+  return true;
+}
+
+int VerbsStream::take_completions(std::span<ibv_wc> completions) {
+  const int got = ::ibv_poll_cq(pair_->completions(), static_cast<int>(completions.size()), completions.data());
+  for (int i = 0; i < got; ++i) {
+    if ((completions[static_cast<std::size_t>(i)].wr_id & kReceiveMark) != 0) --receives_;
+  }
+  return got;
+}
+
+void VerbsStream::destroy() {
+  // Destroyed from the last to the first, without the lock: end() does not wait for this.
+  std::shared_ptr<VerbsDomain> domain;
+  std::vector<std::byte> memory;
+  MemoryRegistration registration;
+  std::unique_ptr<QueuePair> pair;
+  std::lock_guard lock(mutex_);
+  end_locked();
+  domain = std::move(domain_);
+  memory = std::move(memory_);
+  registration = std::move(registration_);
+  pair = std::move(pair_);
   id_ = nullptr;
 }
 
 // What has come since the queue was last empty, with the queue armed for what comes later. False: nothing.
 bool VerbsStream::collect(std::vector<Received>& requests) {
   std::lock_guard lock(mutex_);
-  if (pair_ == nullptr) return false;
+  if (ended()) return false;
   pair_->arm();
   std::array<ibv_wc, 16> completions;
-  const int got = ::ibv_poll_cq(pair_->completions(), completions.size(), completions.data());
+  const int got = take_completions(completions);
   for (int i = 0; i < got; ++i) {
     const ibv_wc& completion = completions[static_cast<std::size_t>(i)];
     if (completion.status != IBV_WC_SUCCESS) {
@@ -94,6 +140,7 @@ bool VerbsStream::collect(std::vector<Received>& requests) {
       end_locked();
       return false;
     }
+    ++receives_;
   }
   return got > 0;
 }
@@ -148,7 +195,7 @@ verbs::Reply VerbsStream::persist(const verbs::Request& request) {
 
 bool VerbsStream::answer(const verbs::Reply& reply) {
   std::lock_guard lock(mutex_);
-  if (pair_ == nullptr || free_replies_.empty()) return false;  // X3
+  if (ended() || free_replies_.empty()) return false;  // X3
   const std::uint32_t index = free_replies_.back();
   free_replies_.pop_back();
   std::byte* const bytes = memory_.data() + kRepliesAt + index * kReplySpace;

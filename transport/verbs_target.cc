@@ -21,6 +21,8 @@ namespace {
 constexpr int kBacklog = 128;
 constexpr int kReadsAtOnce = 16;
 constexpr unsigned kMostWorkers = 4;  // per device; they answer what is rare
+// Of queue pairs that are to be destroyed. One that waits for the network sleeps in the kernel.
+constexpr std::size_t kMostEndingThreads = 8, kMostEnding = 256;
 
 void wake(const UniqueFd& event) {
   const std::uint64_t one = 1;
@@ -96,7 +98,8 @@ class VerbsTarget::Worker {
   std::thread thread_;
 };
 
-VerbsTarget::VerbsTarget(RegionSource& regions, const Options& options) : regions_(regions), options_(options) {}
+VerbsTarget::VerbsTarget(RegionSource& regions, const Options& options)
+    : regions_(regions), options_(options), disposal_(kMostEndingThreads, kMostEnding) {}
 
 Result<std::unique_ptr<VerbsTarget>> VerbsTarget::make(RegionSource& regions, const Options& options,
                                                        const std::vector<NodeAddress>& addresses) {
@@ -146,10 +149,11 @@ VerbsTarget::~VerbsTarget() {
   stop_.store(true, std::memory_order_release);
   if (wakeup_.valid()) wake(wakeup_);
   if (thread_.joinable()) thread_.join();
-  for (const auto& stream : streams()) stream->end();
-  workers_.clear();  // joined, and their streams with them
-  for (const auto& [id, connected] : streams_) ::rdma_destroy_id(id);
-  streams_.clear();
+  std::vector<rdma_cm_id*> ids;
+  for (const auto& [id, connected] : streams_) ids.push_back(id);
+  for (rdma_cm_id* id : ids) end(id);
+  disposal_.finish();  // the workers' channels and the domains outlive all queue pairs
+  workers_.clear();    // joined
   for (rdma_cm_id* id : listeners_) ::rdma_destroy_id(id);
   if (channel_ != nullptr) ::rdma_destroy_event_channel(channel_);
 }
@@ -220,7 +224,10 @@ void VerbsTarget::run() {
         log::debug("data plane: a connect request is refused: {}", connected.error().message());
         if (stream != nullptr) stream->end();
         refuse(request.id, connected.error().code);
-        end(request.id);
+        if (stream != nullptr)
+          end(request.id);
+        else
+          ::rdma_destroy_id(request.id);
       }
     }
     reap();
@@ -229,7 +236,7 @@ void VerbsTarget::run() {
 
 Result<void> VerbsTarget::connect(const Request& request, std::shared_ptr<VerbsStream>& stream) {
   ASSIGN_OR_RETURN(const verbs::Hello hello, verbs::decode_hello(request.data));
-  if (connections() >= options_.max_connections) return Error(Errc::kTooMany, "connect request");
+  if (connections() >= options_.max_connections || disposal_.full()) return Error(Errc::kTooMany, "connect request");
   ASSIGN_OR_RETURN(Worker* const worker, worker_of(request.id->verbs));
   stream = std::make_shared<VerbsStream>(next_number_++, hello, regions_);
   {
@@ -319,11 +326,14 @@ void VerbsTarget::end(rdma_cm_id* id) {
       streams_.erase(found);
     }
   }
-  if (connected.stream != nullptr) {
-    connected.stream->end();
-    connected.worker->remove(*connected.stream);
-  }
-  ::rdma_destroy_id(id);
+  if (connected.stream == nullptr) return;
+  connected.stream->end();
+  connected.worker->remove(*connected.stream);
+  disposal_.take([this, id, stream = std::move(connected.stream)] {
+    stream->destroy();
+    ::rdma_destroy_id(id);
+    wake(wakeup_);  // R4
+  });
 }
 
 // Streams that somebody else ended: an agent's mistake, a newer epoch, a newer connection.

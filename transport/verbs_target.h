@@ -3,13 +3,16 @@
 // written by those who are connected.
 //
 // One thread listens to the connection manager. A connect request is answered only after its hello was read, the
-// session admitted (epoch and key), and the session's older queue pairs destroyed. A few workers answer ATTACH and
-// PERSIST.
+// session admitted (epoch and key), and the session's older queue pairs ended. A few workers answer ATTACH and PERSIST.
+// Ended queue pairs are destroyed by threads of their own.
 //
 // Invariants:
 //   R1  A stream states its session (is in streams_) before it is admitted, so end_sessions() finds it however the two
 //       interleave.
-//   R2  An rdma_cm id is destroyed by the connection manager's thread only, after its stream's end().
+//   R2  The connection manager's thread alone takes a stream from the table. The stream is destroyed, and its rdma_cm
+//   id
+//       behind it, by a thread of disposal_, since that may wait for the network; an event of such an id says nothing
+//       new. While too many wait for it, whoever wants to connect is refused for the time being (kTooMany).
 //   R3  mutex_ is held neither while a stream is ended nor while the RegionSource is called.
 //   R4  A file system that has neither a queue pair nor a registered region loses its domain at the next event.
 // Thread-safe; takes a Mutex of rank kTransport.
@@ -22,6 +25,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "transport/disposal.h"
 #include "transport/target.h"
 #include "transport/verbs_stream.h"
 #include "util/mutex.h"
@@ -49,6 +53,7 @@ class VerbsTarget final : public Target {
   void end_sessions(const Uuid& file_system, MountEpoch epoch) override;
   void quiesce() override;
   std::size_t connections() const override;
+  std::size_t ending() const { return disposal_.pending(); }  // queue pairs that are not destroyed yet
 
  private:
   class Worker;
@@ -76,7 +81,7 @@ class VerbsTarget final : public Target {
   Result<std::shared_ptr<VerbsDomain>> domain_of(ibv_context* context, const Uuid& file_system);
   Result<Worker*> worker_of(ibv_context* context);
   void refuse(rdma_cm_id* id, Errc code);
-  void end(rdma_cm_id* id);  // and forgets it
+  void end(rdma_cm_id* id);  // and forgets it; nothing if it is forgotten already
   void reap();
   std::vector<std::shared_ptr<VerbsStream>> streams() const;
 
@@ -98,6 +103,8 @@ class VerbsTarget final : public Target {
   std::uint64_t next_number_ = 1;
   std::map<ibv_context*, std::vector<std::unique_ptr<Worker>>> workers_;
   std::size_t next_worker_ = 0;
+
+  Disposal disposal_;
 
   std::thread thread_;  // last: it uses the others
 };

@@ -241,6 +241,39 @@ BOOST_AUTO_TEST_CASE(nothing_of_an_older_epoch_lands_after_its_sessions_were_end
   BOOST_TEST((!writes.back().ok && writes.back().error == Errc::kFenced));
 }
 
+BOOST_AUTO_TEST_CASE(ended_queue_pairs_are_destroyed_behind_the_scenes_and_all_of_them) {
+  World world;
+  const auto& target = dynamic_cast<const VerbsTarget&>(world.node.target());
+  const RemoteRegion region = world.regions.lease({});
+  std::vector<std::byte> bytes(65536, std::byte{7});
+  std::vector<std::unique_ptr<Driver>> drivers;
+  std::vector<Operation> writes;
+  for (std::uint32_t lane = 0; lane < 12; ++lane) {
+    drivers.push_back(std::make_unique<Driver>(world.node.address(), options_for(world.regions, lane)));
+  }
+  for (std::size_t i = 0; i < 10 * drivers.size(); ++i) {
+    writes.push_back(write_of(region, 0, bytes.data(), bytes.size()));
+  }
+  for (std::size_t i = 0; i < writes.size(); ++i) drivers[i % drivers.size()]->post(writes[i]);
+  for (const auto& driver : drivers) driver->connection().submit();
+  while (drivers.back()->completed() == 0) {
+    for (const auto& driver : drivers) driver->poll_once(1);
+  }
+  BOOST_TEST(target.connections() == drivers.size());
+  world.regions.raise_epoch(MountEpoch(2));
+  world.node.target().end_sessions(world.regions.file_system, MountEpoch(2));
+  std::memset(world.regions.memory(region), 0, region.length_bytes);
+  BOOST_TEST(target.connections() == 0u);
+  for (const auto& driver : drivers) BOOST_REQUIRE(driver->drain(30000));
+  const TimePoint limit = deadline_after_ms(20000);
+  while ((target.ending() > 0 || target.domains() != 1) && MonoClock::now() < limit) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  BOOST_TEST(target.ending() == 0u);
+  const std::byte* const memory = world.regions.memory(region);
+  BOOST_TEST(std::all_of(memory, memory + bytes.size(), [](std::byte b) { return b == std::byte{0}; }));
+}
+
 BOOST_AUTO_TEST_CASE(a_session_s_new_connection_ends_its_older_one) {
   World world;
   const RemoteRegion region = world.regions.lease({});
