@@ -2,13 +2,15 @@
 # What every test in a guest shares: the runner, a place to work in, its clean-up, and the checks' words.
 #
 # usage, first line of a test:  source "$(dirname "$0")/lib.sh"    (argument of the test: the kernel's package, if any)
-# Environment: RMEMFS_BIN (the programs), RMEMFS_HELPERS (the oracles of tests/mount), RMEMFS_SOURCE (this source tree).
+# Environment: RMEMFS_BIN (the programs), RMEMFS_HELPERS (the oracles of tests/mount), RMEMFS_SOURCE (this source tree),
+# RMEMFS_LONG=1 (more rounds, and more kernels).
 #
 # A test is skipped when no guest can be run here: the first run-vm or run-pair through `guest` or `pair` says so.
 set -euo pipefail
 shopt -s inherit_errexit
 
 KERNEL=${1:-linux-image-amd64}
+NEW_KERNEL=linux-image-6.12-amd64
 SOURCE=${RMEMFS_SOURCE:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}
 BIN=${RMEMFS_BIN:-}
 HELPERS=${RMEMFS_HELPERS:-$BIN}
@@ -57,6 +59,14 @@ judge() {
   cat "$WORK/output"
   if [ "$2" = 77 ] && [ "$1" != 77 ]; then exit 77; fi   # the line "skipped: why" has been shown
   [ "$2" = "$1" ] || fail "status $2 instead of $1 from: $3"
+}
+
+# on_each_kernel FUNCTION: calls it, and with RMEMFS_LONG a second time on the newer kernel, where the device offers more.
+on_each_kernel() {
+  "$1"
+  if [ -z "${RMEMFS_LONG:-}" ]; then return 0; fi
+  KERNEL=$NEW_KERNEL
+  "$1"
 }
 
 # shellcheck disable=SC2317  # the traps call it
