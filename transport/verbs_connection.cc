@@ -49,7 +49,8 @@ bool refused_here(ibv_wc_status status) {
          status == IBV_WC_LOC_ACCESS_ERR;
 }
 
-bool reads_to_persist(const Operation& op) { return op.region->durability.method == PersistMethod::kReadAfterWrite; }
+// V8: it matters which queue pair wrote.
+bool counts_writes(const Operation& op) { return op.region->durability.method == PersistMethod::kReadAfterWrite; }
 
 void fill(std::vector<std::uint32_t>& list, std::uint32_t count) {
   list.clear();
@@ -125,6 +126,9 @@ void VerbsConnection::forget_queue() {
   sent_.resize(kMessages);
   next_ = done_ = ended_ = 0;
   gathered_ = 0;
+  for (const auto& [name, region] : regions_) {
+    if (region.writes > region.persisted) strays_.insert(name);
+  }
   regions_.clear();
   to_ask_.clear();
   fill(free_bounces_, kBounces);
@@ -317,7 +321,7 @@ bool VerbsConnection::advance_front(TimePoint now) {
     return true;
   }
   Region& region = region_of(*entry);
-  const bool asks_node = op.kind == OperationKind::kPersist && !reads_to_persist(op);
+  const bool asks_node = op.kind == OperationKind::kPersist && !persists_by_read(op);
   if (region.place == nullptr || (asks_node && !region.attached)) {
     if (!region.asked) to_ask_.push_back(&region);
     region.asked = true;
@@ -350,15 +354,28 @@ bool VerbsConnection::cut(Entry& entry) {
     case OperationKind::kPersist:
       break;
   }
-  if (reads_to_persist(*entry.op)) return cut_word(entry);
+  entry.covers = entry.region->writes;
+  if (persists_by_read(*entry.op)) return cut_word(entry);
+  // Strays are anywhere in the region, so it is taken as a whole then.
+  const bool whole = entry.op->length_bytes == 0 || strays_.contains(entry.region->name);
   verbs::Request request;
   request.kind = verbs::Kind::kPersist;
   request.region = entry.op->region->id;
-  request.offset = entry.op->length_bytes == 0 ? 0 : entry.op->offset;
-  request.length = entry.op->length_bytes == 0 ? entry.region->place->length : entry.op->length_bytes;
+  request.offset = whole ? 0 : entry.op->offset;
+  request.length = whole ? entry.region->place->length : entry.op->length_bytes;
   if (!send_request(request, nullptr, &entry)) return false;
   ++entry.pending;  // until it is answered
   return true;
+}
+
+bool VerbsConnection::persists_by_read(const Operation& op) const {
+  return counts_writes(op) && !strays_.contains(RegionName::of(*op.region));
+}
+
+void VerbsConnection::persisted(Entry& entry) {
+  if (!counts_writes(*entry.op)) return;
+  entry.region->persisted = std::max(entry.region->persisted, entry.covers);
+  strays_.erase(entry.region->name);
 }
 
 bool VerbsConnection::cut_transfer(Entry& entry) {
@@ -398,6 +415,7 @@ bool VerbsConnection::cut_transfer(Entry& entry) {
     if (by_value) request.send_flags = IBV_SEND_INLINE;
     request.wr.rdma.remote_addr = part.address;
     request.wr.rdma.rkey = part.rkey;
+    if (write && counts_writes(op)) ++entry.region->writes;
     entry.cut += part.length;
     ++entry.pending;
   }
@@ -419,6 +437,7 @@ bool VerbsConnection::cut_word(Entry& entry) {
   ibv_send_wr& request =
       gather(work, messages_.bytes.get() + kResultsAt + work.index * 8, part.length, messages_.registration->lkey);
   if (swap) {
+    if (counts_writes(op)) ++entry.region->writes;
     request.opcode = IBV_WR_ATOMIC_CMP_AND_SWP;
     request.wr.atomic.remote_addr = part.address;
     request.wr.atomic.rkey = part.rkey;
@@ -570,6 +589,7 @@ void VerbsConnection::finish_work(Work& work) {
   Entry& entry = *work.entry;
   --entry.pending;
   if (!entry.whole || entry.pending > 0) return;
+  if (entry.op->kind == OperationKind::kPersist) persisted(entry);
   finish(*entry.op);
   complete(entry);
 }
@@ -627,10 +647,12 @@ bool VerbsConnection::take_reply(std::uint32_t index, std::size_t size) {
     return true;
   }
   if (!reply->pieces.empty()) return false;
-  if (reply->ok)
+  if (reply->ok) {
+    persisted(*entry);
     finish(*entry->op);
-  else
+  } else {
     fail(*entry->op, reply->status);
+  }
   complete(*entry);
   return true;
 }

@@ -24,6 +24,10 @@
 //   V7  A work request that the node's device refused breaks the queue pair. Its operation is tried once more after a
 //       new ATTACH (the key may have been stale), which usually says what is wrong; refused again, it fails with
 //       kRefused.
+//   V8  A READ makes persistent only what its own queue pair wrote before it (C2). What was written over one that is
+//       gone is in strays_ until a PERSIST of its region ends well, and such a PERSIST is a message: the node's
+//       processor makes persistent whatever it can see, and a completed WRITE is visible to it whichever way it came. A
+//       PERSIST whose READ was cut off by the break goes the same way when it is posted again.
 //
 // C5 here: when an operation fails with kDeadline, its queue pair is in the error state, so the device sends nothing of
 // it any more. What the network already carries may still land until the node's side of the queue pair has gone: when
@@ -40,6 +44,7 @@
 #include <list>
 #include <memory>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "transport/connection.h"
@@ -68,6 +73,8 @@ class VerbsConnection final : public Connection {
     RegionPlaces::Place place;  // where it is, from this connection or another
     bool attached = false;      // by this connection: then the node makes its writes persistent
     bool asked = false;         // an ATTACH is on its way, or waits for a credit
+    // V8: work requests of this queue pair that write to it: posted; and those that a PERSIST covered.
+    std::uint64_t writes = 0, persisted = 0;
   };
   struct Entry {
     Operation* op = nullptr;
@@ -76,6 +83,7 @@ class VerbsConnection final : public Connection {
     std::uint32_t pending = 0;  // work requests, or a message's answer, that are not complete
     bool whole = false;         // everything is posted
     bool struck = false;        // V7
+    std::uint64_t covers = 0;   // of a PERSIST: the region's writes when it was posted
     bool begun() const { return cut > 0 || pending > 0 || whole; }
   };
   using Entries = std::list<Entry>;
@@ -118,7 +126,9 @@ class VerbsConnection final : public Connection {
   Region& region_of(Entry& entry);
   bool cut(Entry& entry);
   bool cut_transfer(Entry& entry);
-  bool cut_word(Entry& entry);  // COMPARE_SWAP, and the READ that makes writes persistent
+  bool persists_by_read(const Operation& op) const;  // V8
+  void persisted(Entry& entry);                      // a PERSIST that ended well
+  bool cut_word(Entry& entry);                       // COMPARE_SWAP, and the READ that makes writes persistent
   bool send_request(const verbs::Request& request, Region* region, Entry* entry);
   void ask(Region& region);
   bool room() const { return next_ - done_ + gathered_ < ring_.size(); }
@@ -143,6 +153,7 @@ class VerbsConnection final : public Connection {
   Entries ready_, waiting_, posted_, free_;
   std::unordered_map<RegionName, Region, RegionNameHash> regions_;
   std::deque<Region*> to_ask_;
+  std::unordered_set<RegionName, RegionNameHash> strays_;  // V8; no more than the regions that were written to
   std::size_t unfinished_ = 0;
   TimePoint next_deadline_ = kNoDeadline;  // at or before the earliest of all entries
   FreezeWatch watch_;

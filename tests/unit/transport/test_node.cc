@@ -23,8 +23,9 @@ class TestRegions::Region final : public TargetRegion {
  public:
   explicit Region(TestRegions& owner) : owner_(owner) {}
   bool revoked() const override { return revoked_.load(); }
-  Result<void> persist(std::uint64_t, std::uint64_t) override {
+  Result<void> persist(std::uint64_t, std::uint64_t length) override {
     ++owner_.persists;
+    owner_.last_persisted = length;
     while (owner_.persists_held) ::poll(nullptr, 0, 5);
     return success();
   }

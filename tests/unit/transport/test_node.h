@@ -47,7 +47,8 @@ class TestRegions final : public RegionSource {
   const Uuid file_system = Uuid::random();
   const AccessKey file_system_key = AccessKey::random();
   std::atomic<std::uint64_t> persists{0};
-  std::atomic<bool> persists_held{false};  // a PERSIST stays where it is, and its worker's other streams with it
+  std::atomic<std::uint64_t> last_persisted{0};  // bytes of the last one
+  std::atomic<bool> persists_held{false};        // a PERSIST stays where it is, and its worker's other streams with it
   std::atomic<std::uint64_t> admissions{0};
   std::atomic<bool> admissions_held{false};    // nobody is told yes or no
   std::atomic<std::uint64_t> claimed_size{0};  // told to agents instead of the true size, if not 0

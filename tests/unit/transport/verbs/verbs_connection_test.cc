@@ -148,6 +148,58 @@ BOOST_AUTO_TEST_CASE(a_read_behind_the_writes_makes_them_persistent_without_the_
   BOOST_TEST(world.regions.persists == 1u);
 }
 
+BOOST_AUTO_TEST_CASE(what_an_older_queue_pair_wrote_is_made_persistent_by_the_node) {
+  World world;
+  const DurabilityDescriptor by_read{Durability::kPersistent, PersistMethod::kReadAfterWrite};
+  const RemoteRegion region = world.regions.lease({.durability = by_read});
+  const RemoteRegion clean = world.regions.lease({.durability = by_read});
+  Driver driver(world.node.address(), options_for(world.regions));
+  std::uint64_t word = 3;
+  const auto write = [&](const RemoteRegion& where, std::uint64_t offset) {
+    Operation op = write_of(where, offset, reinterpret_cast<std::byte*>(&word), 8);
+    BOOST_REQUIRE(driver.run(op));
+    BOOST_REQUIRE(op.ok);
+  };
+  const auto persists = [&](const RemoteRegion& where, std::uint64_t offset, std::size_t length) {
+    Operation op = persist_of(where);
+    op.offset = offset;
+    op.length_bytes = length;
+    const std::uint64_t before = world.regions.persists;
+    BOOST_REQUIRE(driver.run(op));
+    BOOST_REQUIRE(op.ok);
+    return world.regions.persists - before;  // by the node's processor
+  };
+  const auto reconnect = [&] {
+    const std::uint64_t before = driver.connection().statistics().reconnects;
+    world.node.break_streams();
+    const TimePoint limit = deadline_after_ms(10000);
+    while (driver.connection().statistics().reconnects == before && MonoClock::now() < limit) {
+      Operation read = read_of(clean, 0, reinterpret_cast<std::byte*>(&word), 8);
+      BOOST_REQUIRE(driver.run(read));
+    }
+    BOOST_REQUIRE(driver.connection().statistics().reconnects > before);
+  };
+  write(region, 0);
+  write(clean, 0);
+  BOOST_TEST(persists(clean, 0, 0) == 0u);
+  reconnect();
+  BOOST_TEST(persists(clean, 0, 0) == 0u);      // covered before the break
+  BOOST_TEST(persists(region, 4096, 8) == 1u);  // not covered; strays are taken wherever they are
+  BOOST_TEST(world.regions.last_persisted == region.length_bytes);
+  BOOST_TEST(persists(region, 0, 0) == 0u);  // nothing is astray any more
+  write(region, 8);
+  BOOST_TEST(persists(region, 0, 0) == 0u);  // the same queue pair
+  // A COMPARE_SWAP is a write too, and one that came after the PERSIST is not covered by it.
+  Operation swap = swap_of(region, 64, 0, 1);
+  BOOST_REQUIRE(driver.run(swap));
+  BOOST_REQUIRE(swap.ok);
+  reconnect();
+  reconnect();
+  write(region, 16);
+  BOOST_TEST(persists(region, 0, 0) == 1u);
+  BOOST_TEST(persists(region, 0, 0) == 0u);
+}
+
 BOOST_AUTO_TEST_CASE(a_revoked_region_is_out_of_reach_once_the_target_is_quiet) {
   World world;
   const RemoteRegion region = world.regions.lease({});
