@@ -58,8 +58,20 @@ void ConnectionSet::submit() {
   if (!unsent_) return;
   unsent_ = false;
   for (Link& link : links_) {
-    if (std::exchange(link.unsent, false)) link.connection->submit();
+    if (!std::exchange(link.unsent, false)) continue;
+    link.connection->submit();
+    count(link);
   }
+}
+
+// What the device was given (verbs). Not at every poll: a lane that spins has nothing new to count.
+void ConnectionSet::count(Link& link) {
+  const ConnectionStatistics now = link.connection->statistics();
+  counters.add(Counter::kWorkRequests, now.work_requests - link.counted.work_requests);
+  counters.add(Counter::kDoorbells, now.doorbells - link.counted.doorbells);
+  counters.add(Counter::kSignalled, now.signalled - link.counted.signalled);
+  counters.add(Counter::kReconnects, now.reconnects - link.counted.reconnects);
+  link.counted = now;
 }
 
 bool ConnectionSet::poll(Link& link) {
@@ -70,6 +82,7 @@ bool ConnectionSet::poll(Link& link) {
   link.connection->poll(done);
   outstanding_ -= done.size();
   const bool any = !done.empty();
+  if (any) count(link);
   for (Operation* operation : done) {
     auto* batch = static_cast<OperationBatch*>(operation->owner);
     if (--batch->remaining_ == 0) batch->waiter_.resume();

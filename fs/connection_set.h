@@ -53,10 +53,12 @@ class ConnectionSet {
  private:
   struct Link {
     std::unique_ptr<Connection> connection;
-    bool unsent = false;  // posted to since the last submit()
+    bool unsent = false;           // posted to since the last submit()
+    ConnectionStatistics counted;  // what of its statistics is in `counters`
   };
   Result<Link*> link(NodeId node);
   bool poll(Link& link);
+  void count(Link& link);
 
   const std::uint32_t lane_;
   Executor& executor_;

@@ -38,6 +38,10 @@ namespace rmemfs {
   X(kRemoteWrittenBytes, "transport.written_bytes") \
   X(kRemotePending, "transport.awaited")            \
   X(kRemoteFailed, "transport.failed")              \
+  X(kWorkRequests, "transport.work_requests")       \
+  X(kDoorbells, "transport.doorbells")              \
+  X(kSignalled, "transport.completions")            \
+  X(kReconnects, "transport.reconnects")            \
   X(kSpins, "lane.spins")                           \
   X(kSpinHits, "lane.spin_hits")                    \
   X(kSleeps, "lane.sleeps")

@@ -31,6 +31,25 @@ grep -q '^State:.T' "/proc/${PID[node1]}/status" || fail "the node was not froze
 signal_nodes CONT
 pass "reads, writes, fsync and mmap go on while rmemd is stopped, and it uses no CPU time"
 
+# What the device is given, by the mount's counters.
+remember() { rmemctl stats --json "$1" >"$WORK/counters"; }   # remember MOUNT
+since() {   # since MOUNT COUNTER...: how much they have grown
+  local mount=$1; shift
+  rmemctl stats --json "$mount" | python3 -c '
+import json, sys
+before, after = (json.load(f) for f in (open(sys.argv[1]), sys.stdin))
+print(*(int(after[name] - before[name]) for name in sys.argv[2:]))' "$WORK/counters" "$@"
+}
+direct() { dd if=/dev/urandom of="$1" bs=1M count="$2" oflag=direct conv=notrunc status=none; }   # direct FILE MIB
+of_writes=(requests.write transport.writes transport.work_requests transport.doorbells transport.completions)
+direct "$MNT/counted" 8   # both lanes have been there
+sleep 0.5
+remember "$MNT"
+direct "$MNT/counted" 8
+found=$(since "$MNT" "${of_writes[@]}")
+[ "$found" = "8 8 8 8 8" ] || fail "8 writes of 1 MiB are, in ${of_writes[*]}: $found"
+pass "a write of 1 MiB is one WRITE, one doorbell and one completion"
+
 need sqlite3 fio
 db=$MNT/test.db
 [ "$(sqlite3 "$db" 'PRAGMA journal_mode=wal;')" = wal ] || fail "journal_mode=wal is refused"
@@ -77,6 +96,41 @@ umount "$WORK/mnt2"
 ended second 15 || fail "the mount of the node on huge pages does not end"
 kill_now second; kill_now huge
 pass "a node on huge pages"
+
+# A node that makes writes persistent (no real persistent memory, so slowly): one PERSIST for what fsync finds new.
+spawn pmem rmemd --insecure --size 24M --pool pmem:/dev/shm/pmem --listen "rdma://$RDMA_IP:7482"
+wait_for 10 grep -q ' lending ' "$WORK/pmem.log" || fail "a node with a persistent pool does not start: $(cat "$WORK/pmem.log")"
+mkfs.rmemfs --node "rdma://$RDMA_IP:7482" --chunk-size 8M "$WORK/persistent" >/dev/null || fail "mkfs on a persistent pool"
+mkdir "$WORK/mnt3"
+spawn third rmemfs -f -o transport=rdma "$WORK/persistent" "$WORK/mnt3"
+wait_for 15 mountpoint -q "$WORK/mnt3" || fail "no mount of a node with a persistent pool: $(cat "$WORK/third.log")"
+python3 - "$WORK/mnt3/file" rmemctl stats --json "$WORK/mnt3" <<'END' || fail "the operations of fsync"
+import json, mmap, os, subprocess, sys
+names = ["transport.persists", "transport.work_requests", "transport.doorbells"]
+def counters():
+    found = json.loads(subprocess.run(sys.argv[2:], stdout=subprocess.PIPE, check=True).stdout)
+    return [int(found[name]) for name in names]
+def grown(what):
+    before = counters()
+    what()
+    return [after - earlier for after, earlier in zip(counters(), before)]
+block = mmap.mmap(-1, 4096)
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+def write():
+    assert os.pwrite(file, block, 0) == 4096
+write()           # new blocks are made persistent before they are named
+os.fsync(file)
+write()
+os.fsync(file)    # and the region is attached
+assert grown(write)[0] == 0, "a write in place waits for fsync"
+first, second = grown(lambda: os.fsync(file)), grown(lambda: os.fsync(file))
+print("fsync after a write, and a second one:", *(f"{n} {a} {b}" for n, a, b in zip(names, first, second)))
+assert first == [1, 1, 1] and second == [0, 0, 0], (first, second)
+END
+umount "$WORK/mnt3"
+ended third 15 || fail "the mount of the node with a persistent pool does not end"
+kill_now third; kill_now pmem
+pass "an fsync is one PERSIST, a second one nothing"
 
 # Without RDMA on the way the mount says so and goes on over tcp, or refuses.
 kill_node 1

@@ -78,7 +78,7 @@ busy_until() {
   cat "$WORK/busy.log"
   [ $status = 0 ] || fail "a call took longer than the deadline after \"$1\""
 }
-gone() { rmemctl --json status "$MNT" >/dev/null; tail -n 3 "$WORK/mount.log" | grep -q 'memory node .* does not answer'; }
+gone() { rmemctl status --json "$MNT" >/dev/null; tail -n 3 "$WORK/mount.log" | grep -q 'memory node .* does not answer'; }
 end_without_node() {
   start=$(now_ms)
   unmount "$MNT" || fail umount
