@@ -38,9 +38,7 @@ constexpr const char* kWhere = "";  // the program that prints it names itself
 Error invalid(std::string sentence) { return Error(Errc::kInvalid, kWhere, std::move(sentence)); }
 
 Error local(const std::string& path, int number) {
-  const Errc code = errc_from_errno(number);
-  // A code that has no sentence of its own for this errno: the system's text says it.
-  return Error(code, kWhere, code == Errc::kLocalIo ? path + ": " + std::strerror(number) : path);
+  return Error(errc_from_errno(number), kWhere, path + ": " + std::strerror(number));
 }
 
 struct OldFileSystem {

@@ -1,6 +1,7 @@
 #include "util/error.h"
 
 #include <cerrno>
+#include <cstring>
 
 namespace rmemfs {
 namespace {
@@ -70,6 +71,11 @@ Errc errc_from_errno(int number) {
 std::string Error::message() const {
   std::string text = where;
   if (!detail.empty()) text += (text.empty() ? "" : ": ") + detail;
+  // EIO is the errno of many codes, whose sentences say more.
+  const int number = errno_of(code);
+  if (const char* said = ::strerrordesc_np(number); number != EIO && said != nullptr && detail.ends_with(said)) {
+    return text;
+  }
   text += (text.empty() ? "" : ": ");
   text += sentence(code);
   return text;

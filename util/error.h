@@ -71,7 +71,9 @@ struct Error {
   Error(Errc c, const char* w = "") : code(c), where(w) {}
   Error(Errc c, const char* w, std::string d) : code(c), where(w), detail(std::move(d)) {}
 
-  // One sentence for people: "journal open: /x/journal: a checksum does not match".
+  // One sentence for people: "journal open: /x/journal: a checksum does not match". A detail that ends with the
+  // system's text for the code's errno says it already, and better: "/x/journal: No space left on device" is not about
+  // pools.
   std::string message() const;
 };
 

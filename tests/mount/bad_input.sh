@@ -23,6 +23,7 @@ refuses() {
   [ $status -lt 124 ] || bad+="; it ended with status $status"
   [ "$(wc -l <"$WORK/err.txt")" = 1 ] || bad+="; it printed $(wc -l <"$WORK/err.txt") lines on stderr"
   grep -qiE -- "$pattern" "$WORK/err.txt" || bad+="; its message does not match $pattern"
+  ! grep -qiE ': ([^:]+): \1$' "$WORK/err.txt" || bad+="; its message says the same twice"
   [ "$(contents)" = "$before" ] || bad+="; the directory changed: $(diff <(echo "$before") <(contents) | grep '^[<>]' | sed 's#/.*/fs/##; s/[0-9a-f]\{56\} *//' | tr '\n' ' ' || true)"
   [ "$(grep -c " $MNT " /proc/self/mounts || true)" = "$mounts" ] || bad+="; something is mounted"
   if [ -n "$bad" ]; then

@@ -108,6 +108,15 @@ BOOST_AUTO_TEST_CASE(a_message_names_the_place_the_thing_and_the_fault) {
   BOOST_TEST(text.find("/x/journal") != std::string::npos);
   BOOST_TEST(text.find("a checksum does not match") != std::string::npos);
 }
+BOOST_AUTO_TEST_CASE(a_message_says_the_systems_error_once) {
+  BOOST_TEST(Error(Errc::kNotFound, "lock", "/x: No such file or directory").message() ==
+             "lock: /x: No such file or directory");
+  BOOST_TEST(Error(Errc::kNoSpace, "", "/x: No space left on device").message() == "/x: No space left on device");
+  BOOST_TEST(Error(Errc::kReadOnly, "", "/x: Read-only file system").message() == "/x: Read-only file system");
+  BOOST_TEST(Error(Errc::kNotFound, "lock", "/x").message() == "lock: /x: no such file or directory");
+  BOOST_TEST(Error(Errc::kUnreachable, "read", "a: Input/output error").message() ==
+             "read: a: Input/output error: the memory node cannot be reached");
+}
 BOOST_AUTO_TEST_CASE(results_pass_errors_on) {
   const auto half = [](int n) -> Result<int> {
     if (n % 2 != 0) return Errc::kInvalid;
