@@ -123,16 +123,9 @@ int fail(const Error& error) {
 }
 
 Result<void> set_up_log(const Arguments& arguments) {
-  if (arguments.log == "stderr") {
-    log_setup(kProgram, LogTarget::kStderr, arguments.debug);
-  } else if (arguments.log == "syslog") {
-    log_setup(kProgram, LogTarget::kSyslog, arguments.debug);
-  } else {
-    const UniqueFd writable(::open(arguments.log.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644));
-    if (!writable.valid()) return Error(errc_from_errno(errno), "log", arguments.log + ": " + std::strerror(errno));
-    log_setup(kProgram, LogTarget::kFile, arguments.debug, arguments.log);
-  }
-  return success();
+  if (arguments.log == "stderr") return log_setup(kProgram, LogTarget::kStderr, arguments.debug);
+  if (arguments.log == "syslog") return log_setup(kProgram, LogTarget::kSyslog, arguments.debug);
+  return log_setup(kProgram, LogTarget::kFile, arguments.debug, arguments.log);
 }
 
 // A thousand agents are a thousand descriptors.
@@ -298,10 +291,7 @@ int main_of(int argc, char** argv) {
   if (arguments.daemonize) {
     if (const std::optional<int> status = go_to_background(background)) return *status;
   }
-  if (const Result<void> log_ready = set_up_log(arguments); !log_ready.ok()) {
-    cli::print_error(kProgram, std::string("log: ") + log_ready.error().detail);
-    return cli::kFailure;
-  }
+  if (const Result<void> log_ready = set_up_log(arguments); !log_ready.ok()) return fail(log_ready.error());
   raise_descriptor_limit();
   // Blocked before the first thread starts, so that only sigwait() gets them.
   sigset_t signals;

@@ -75,10 +75,10 @@ Result<void> check(MountJob& job) {
   return {};
 }
 
-void set_up_log(const MountOptions& options, bool foreground) {
+Result<void> set_up_log(const MountOptions& options, bool foreground) {
   LogTarget target = foreground ? LogTarget::kStderr : LogTarget::kSyslog;
   if (!options.log_path.empty()) target = LogTarget::kFile;
-  log_setup(kProgram, target, options.debug, options.log_path);
+  return log_setup(kProgram, target, options.debug, options.log_path);
 }
 
 // Runs in the child of the fork. `report` is the pipe to the waiting parent.
@@ -95,14 +95,16 @@ int run_child(const MountJob& job, int report) {
   // What libfuse and fusermount3 say is kept for the parent's one sentence.
   const int said = ::memfd_create("stderr", MFD_CLOEXEC);
   ::dup2(said, STDERR_FILENO);
-  set_up_log(job.options, false);
   bool serving = false;
-  const auto result = run_mount(job, [&] {
-    serving = true;
-    [[maybe_unused]] auto written = ::write(report, &kServing, 1);
-    ::close(report);
-    ::dup2(null, STDERR_FILENO);
-  });
+  Result<void> result = set_up_log(job.options, false);
+  if (result.ok()) {
+    result = run_mount(job, [&] {
+      serving = true;
+      [[maybe_unused]] auto written = ::write(report, &kServing, 1);
+      ::close(report);
+      ::dup2(null, STDERR_FILENO);
+    });
+  }
   if (result.ok()) return 0;
   std::string sentence = cli::sentence_of(result.error());
   if (serving) {
@@ -167,8 +169,8 @@ int main_of(int argc, char** argv) {
   // Ended helpers (fusermount3, a private rmemd) leave no zombies.
   ::signal(SIGCHLD, SIG_IGN);
   if (!foreground) return run_background(job);
-  set_up_log(job.options, true);
-  const auto result = run_mount(job, [] {});
+  Result<void> result = set_up_log(job.options, true);
+  if (result.ok()) result = run_mount(job, [] {});
   return result.ok() ? 0 : cli::fail(kProgram, result.error());
 }
 

@@ -1,15 +1,20 @@
 #include "util/log.h"
 
+#include <fcntl.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
 
+#include <cerrno>
+#include <cstring>
 #include <memory>
+
+#include "util/unique_fd.h"
 
 namespace rmemfs {
 
-void log_setup(const std::string& program, LogTarget target, bool debug, const std::string& path) {
+Result<void> log_setup(const std::string& program, LogTarget target, bool debug, const std::string& path) {
   std::shared_ptr<spdlog::logger> logger;
   switch (target) {
     case LogTarget::kStderr:
@@ -19,14 +24,23 @@ void log_setup(const std::string& program, LogTarget target, bool debug, const s
       logger = std::make_shared<spdlog::logger>(
           program, std::make_shared<spdlog::sinks::syslog_sink_mt>(program, 0, LOG_DAEMON, true));
       break;
-    case LogTarget::kFile:
-      logger = std::make_shared<spdlog::logger>(program, std::make_shared<spdlog::sinks::basic_file_sink_mt>(path));
+    case LogTarget::kFile: {
+      // Opened first, because spdlog would make the missing directories of its path, and says less of what went wrong.
+      const UniqueFd writable(::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644));
+      if (!writable.valid()) return Error(errc_from_errno(errno), "log", path + ": " + std::strerror(errno));
+      try {
+        logger = std::make_shared<spdlog::logger>(program, std::make_shared<spdlog::sinks::basic_file_sink_mt>(path));
+      } catch (const spdlog::spdlog_ex& failure) {
+        return Error(Errc::kLocalIo, "log", failure.what());
+      }
       break;
+    }
   }
   logger->set_level(debug ? spdlog::level::debug : spdlog::level::info);
   logger->flush_on(spdlog::level::info);
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %n[%P] %l: %v");
   spdlog::set_default_logger(std::move(logger));
+  return success();
 }
 
 namespace log {

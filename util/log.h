@@ -6,12 +6,15 @@
 
 #include <string>
 
+#include "util/result.h"
+
 namespace rmemfs {
 
 enum class LogTarget { kStderr, kSyslog, kFile };
 
-// `program` names the process in every line; `path` is for kFile.
-void log_setup(const std::string& program, LogTarget target, bool debug, const std::string& path = {});
+// `program` names the process in every line; `path` is for kFile: appended to, made where it is missing (its directory
+// is not). Fails, as open(2) does, for a file only; the log is then the one before.
+Result<void> log_setup(const std::string& program, LogTarget target, bool debug, const std::string& path = {});
 
 // log::info("node {} answers again", url)
 namespace log {

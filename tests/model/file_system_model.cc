@@ -500,7 +500,7 @@ int main(int argc, char** argv) {
     else if (std::strcmp(argv[i], "--segment") == 0)
       segment = value;
   }
-  rmemfs::log_setup("model", rmemfs::LogTarget::kStderr, false);
+  if (!rmemfs::log_setup("model", rmemfs::LogTarget::kStderr, false).ok()) return 1;
   rmemfs::log::set_level(rmemfs::log::Level::kWarn);
   return rmemfs::model::run(steps, seed, segment);
 }

@@ -77,9 +77,15 @@ refuses "mkfs over somebody's files" 'foreign' mkfs.rmemfs --node "${NODE_ADDRES
 [ "$(ls "$WORK/foreign"; cat "$WORK/foreign/diary")" = $'diary\nmine' ] || fail "mkfs changed a foreign directory"
 make_fs
 refuses "mkfs over a file system without --force" 'force|exists|file system' mkfs.rmemfs --node "${NODE_ADDRESS[1]}" "$DIR"
-for option in no_such_option deadline=soon deadline= deadline=-5 lanes=0 lanes=many commit=often poll=never require=luck; do
+for option in no_such_option deadline=soon deadline= deadline=-5 log= log=relative lanes=0 lanes=many commit=often poll=never require=luck; do
   refuses "rmemfs -o $option" "${option%%=*}" rmemfs -o "$option" "$DIR" "$MNT"
 done
+for how in "" -f; do
+  refuses "rmemfs ${how:-in the background} -o log= in /proc" '^rmemfs: log: /proc/nope/x: ' rmemfs $how -o log=/proc/nope/x "$DIR" "$MNT"
+  refuses "rmemfs ${how:-in the background} -o log= in no directory" "^rmemfs: log: $WORK/no-such/logs/x: " rmemfs $how -o "log=$WORK/no-such/logs/x" "$DIR" "$MNT"
+done
+[ ! -e "$WORK/no-such" ] || fail "the directory of a log was made"
+refuses "rmemd --log in no directory" "^rmemd: log: $WORK/no-such/x: " rmemd --size 64M --listen "unix:$WORK/x.sock" --log "$WORK/no-such/x"
 refuses "a mount point that does not exist" 'no-such-mnt' rmemfs "$DIR" "$WORK/no-such-mnt"
 refuses "a mount point that is a file" 'letter' rmemfs "$DIR" "$WORK/letter"
 
