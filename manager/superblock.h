@@ -5,8 +5,10 @@
 //   journal      the journal pool (unless the superblock names another place)
 //   db/          RocksDB
 //   lock         flock(2)ed exclusively by whoever has the file system open for writing; shared by readers (fsck -n,
-//   dump) admin.sock   the running mount's control socket (rmemctl) node.sock, node.pid, node.log   the private rmemd
-//   of `rmemfs --local`
+//                dump)
+//   admin.sock   the running mount's control socket (rmemctl)
+//   node.sock, node.pid, node.log   the private rmemd of `rmemfs --local`
+//   node.pool    the pool that a first `rmemfs --local` is making, until the superblock names it
 // Thread-safety: plain functions; the lock serializes processes.
 #pragma once
 

@@ -87,9 +87,9 @@ Result<std::optional<Superblock>> read_old(const std::string& path) {
 
 // Names that an rmemfs directory may hold without a file system in it: what an interrupted mkfs or a private node left.
 bool ours(const std::string& name, const FormatOptions& o) {
-  static constexpr std::array<std::string_view, 11> kNames = {
+  static constexpr std::array<std::string_view, 12> kNames = {
       "superblock.old", "superblock.new", "journal",  "journal.new", "db",        "lock",
-      "admin.sock",     "node.sock",      "node.pid", "node.log",    "lost+found"};
+      "admin.sock",     "node.sock",      "node.pid", "node.log",    "node.pool", "lost+found"};
   return std::find(kNames.begin(), kNames.end(), name) != kNames.end() ||
          (!o.local_pool.empty() && fs::path(o.local_pool).filename() == name);
 }
@@ -178,6 +178,15 @@ Result<void> sync_directory(const std::string& path) {
   return success();
 }
 
+Result<void> remove_parts(const std::string& directory) {
+  std::error_code error;
+  for (const char* name : {"db", "journal", "journal.new", "superblock.new"}) {
+    fs::remove_all(directory + "/" + name, error);
+    if (error) return local(directory + "/" + name, error.value());
+  }
+  return success();
+}
+
 // What the replaced file system had leased. A node that cannot be told keeps it until it is told by rmemctl or
 // restarted.
 void release_old(const FormatOptions& o, const Superblock& old, FormatReport& report) {
@@ -208,12 +217,7 @@ Result<void> remove_old(const FormatOptions& o, const Survey& found, FormatRepor
   }
   RETURN_IF_ERROR(sync_directory(o.directory));
   if (found.old) release_old(o, found.old->superblock, report);
-  std::error_code error;
-  for (const char* name : {"db", "journal", "journal.new", "superblock.new"}) {
-    fs::remove_all(o.directory + "/" + name, error);
-    if (error) return local(o.directory + "/" + name, error.value());
-  }
-  return success();
+  return remove_parts(o.directory);
 }
 
 Result<void> make_journal(const FormatOptions& o, const Superblock& superblock) {
@@ -293,6 +297,13 @@ Result<Uuid> format_file_system(const FormatOptions& given, FormatReport* report
   }
   RETURN_IF_ERROR(sync_directory(options.directory));
   return superblock.uuid;
+}
+
+Result<void> remove_file_system(const std::string& directory) {
+  const std::string superblock = directory + "/superblock";
+  if (::unlink(superblock.c_str()) != 0 && errno != ENOENT) return local(superblock, errno);
+  RETURN_IF_ERROR(sync_directory(directory));
+  return remove_parts(directory);
 }
 
 }  // namespace rmemfs

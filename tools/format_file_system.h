@@ -51,4 +51,8 @@ Result<void> check_place(const FormatOptions& options);
 // kRefused (a node), kLocalIo, kNoSpace, kAccess, kStore.
 Result<Uuid> format_file_system(const FormatOptions& options, FormatReport* report = nullptr);
 
+// Takes away again what format_file_system() made in the directory, superblock first. The caller holds the directory's
+// lock, whose file stays; no node is told. kLocalIo, kAccess.
+Result<void> remove_file_system(const std::string& directory);
+
 }  // namespace rmemfs

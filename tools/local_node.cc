@@ -26,6 +26,8 @@ constexpr const char* kPoolPrefix = "/dev/shm/rmemfs-";
 
 std::string socket_of(const LocalNode& node) { return node.directory + "/node.sock"; }
 
+std::string note_of(const LocalNode& node) { return node.directory + "/node.pool"; }
+
 Result<NodeDescription> describe(const LocalNode& node) {
   ASSIGN_OR_RETURN(auto client, NodeClient::make("shm:" + socket_of(node)));
   return client->describe(2000);
@@ -75,16 +77,40 @@ Error failed(const LocalNode& node, const std::string& why) {
 
 std::string new_local_pool() { return kPoolPrefix + Uuid::random().to_string() + ".pool"; }
 
+Result<void> note_local_pool(const LocalNode& node) {
+  const std::string path = note_of(node);
+  std::ofstream note(path);
+  if (!(note << node.pool << "\n" << std::flush)) return Error(errc_from_errno(errno), "private memory node", path);
+  return {};
+}
+
+void forget_local_pool_note(const LocalNode& node) { ::unlink(note_of(node).c_str()); }
+
 Result<void> remove_unfinished_node(const std::string& directory) {
   LocalNode node{directory, {}, 0};
-  const auto description = describe(node);
-  if (!description.ok()) return {};
-  node.pool = description->pool_path;
-  if (!is_local_pool(node.pool) || description->regions != 0) return foreign(node, *description);
-  stop_local_node(node);
-  if (describe(node).ok()) return foreign(node, *description);
-  ::unlink(node.pool.c_str());
+  if (const auto description = describe(node); description.ok()) {
+    node.pool = description->pool_path;
+    if (!is_local_pool(node.pool) || description->regions != 0) return foreign(node, *description);
+    stop_local_node(node);
+    if (describe(node).ok()) return foreign(node, *description);
+    ::unlink(node.pool.c_str());
+  }
+  std::ifstream note(note_of(node));
+  if (std::getline(note, node.pool) && is_local_pool(node.pool)) {
+    stop_local_node(node);
+    remove_local_node(node);
+  }
   return {};
+}
+
+void remove_local_node(const LocalNode& node) {
+  if (::unlink(node.pool.c_str()) != 0 && errno != ENOENT) {
+    log::warn("the pool {} could not be removed: {}", node.pool, std::strerror(errno));
+    return;
+  }
+  for (const char* name : {"node.sock", "node.pid", "node.log", "node.pool"}) {
+    ::unlink((node.directory + "/" + name).c_str());
+  }
 }
 
 Result<void> start_local_node(const LocalNode& node) {

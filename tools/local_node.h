@@ -25,11 +25,18 @@ struct LocalNode {
 // Returns once the node answers. kUnreachable with the last line of DIR/node.log when it does not start; kInvalid when
 // another pool's node answers at DIR/node.sock.
 Result<void> start_local_node(const LocalNode& node);
+// Notes in DIR/node.pool which pool a first mount is about to make. Until the superblock says so nothing else does, and
+// the memory of a mount and a node that are killed meanwhile would be taken until the machine restarts.
+Result<void> note_local_pool(const LocalNode& node);
+// The superblock says so now.
+void forget_local_pool_note(const LocalNode& node);
 // Ends a node that a first mount left behind when it was killed before it had made the file system, and removes its
-// pool. The caller holds the directory's lock and has found no superblock. kInvalid when the node is somebody else's.
+// pool, also when the node was killed too. The caller holds the directory's lock and has found no superblock. kInvalid when the node is somebody else's.
 Result<void> remove_unfinished_node(const std::string& directory);
 // Asks it to end and waits for that, for a few seconds. A node that does not answer is left alone.
 void stop_local_node(const LocalNode& node);
+// Removes the pool of a node that has ended, and the node's files in the directory.
+void remove_local_node(const LocalNode& node);
 // A name for a new pool file.
 std::string new_local_pool();
 

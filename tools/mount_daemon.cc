@@ -107,6 +107,7 @@ class MountDaemon {
  private:
   std::string lock_purpose() const { return "mounted on " + job_.mountpoint + " by rmemfs"; }
   Result<void> make_local();
+  void unmake_local();
   Result<void> open();
   Result<void> mount();
   Result<void> start_admin();
@@ -119,7 +120,8 @@ class MountDaemon {
   const MountJob& job_;
   const TimePoint started_ = MonoClock::now();
   Events events_;
-  std::optional<LocalNode> local_;
+  std::optional<LocalNode> local_, made_;  // made_: by this run, with its file system
+  std::atomic<bool> announced_{false};     // it serves, or has served
   UniqueFd lock_;
   // In the order of their making; destroyed the other way round.
   std::optional<RecoveredStore> store_;
@@ -143,7 +145,13 @@ Result<void> MountDaemon::make_local() {
   if (load_superblock(job_.directory).ok()) return {};  // made by another one meanwhile
   RETURN_IF_ERROR(remove_unfinished_node(job_.directory));
   const LocalNode node{job_.directory, new_local_pool(), *job_.local_bytes};
-  RETURN_IF_ERROR(start_local_node(node));
+  RETURN_IF_ERROR(note_local_pool(node));
+  if (auto started = start_local_node(node); !started.ok()) {
+    // The pool may be there, but what DIR/node.log says of the failure stays.
+    ::unlink(node.pool.c_str());
+    forget_local_pool_note(node);
+    return started;
+  }
   format.nodes = {kLocalNodeAddress};
   format.local_bytes = node.size_bytes;
   format.local_pool = node.pool;
@@ -151,10 +159,20 @@ Result<void> MountDaemon::make_local() {
   auto formatted = format_file_system(format);
   if (!formatted.ok()) {
     stop_local_node(node);
-    ::unlink(node.pool.c_str());
+    remove_local_node(node);
     return formatted.error();
   }
+  forget_local_pool_note(node);
+  made_ = node;
   return {};
+}
+
+// What `--local` made for a mount that never served is nobody's: its memory would be taken for nothing.
+void MountDaemon::unmake_local() {
+  stop_local_node(*made_);
+  const auto removed = remove_file_system(job_.directory);
+  if (!removed.ok()) return log::error("taking away the new file system: {}", removed.error().message());
+  remove_local_node(*made_);
 }
 
 Result<void> MountDaemon::open() {
@@ -385,6 +403,7 @@ void MountDaemon::end() {
   manager_.reset();
   store_.reset();
   if (local_) stop_local_node(*local_);
+  if (made_ && !announced_.load()) unmake_local();
   lock_.reset();  // last: from here on a new mount may start the node again
 }
 
@@ -412,12 +431,11 @@ Result<void> MountDaemon::run(const std::function<void()>& on_serving) {
     end();
     return ready;
   }
-  std::atomic<bool> announced{false};
   mount_->on_serving = [&] {
     log::info("{} is mounted on {}: {} lanes, epoch {}; {}", job_.directory, job_.mountpoint, mount_->lane_count(),
               store_->superblock.epoch.value(), survival(manager_->nodes()));
     on_serving();
-    announced.store(true);
+    announced_.store(true);
     purge_orphans(*manager_, mount_->executor(0));
   };
   mount_->on_ended = [this] { events_.raise(events_.ended); };
@@ -426,7 +444,7 @@ Result<void> MountDaemon::run(const std::function<void()>& on_serving) {
   const bool fenced = events_.fenced.load();
   end();
   if (fenced) return Error(Errc::kFenced, "mount", job_.directory);
-  if (!announced.load()) return Error(Errc::kCancelled, "mount", job_.mountpoint);
+  if (!announced_.load()) return Error(Errc::kCancelled, "mount", job_.mountpoint);
   log::info("{} is unmounted", job_.mountpoint);
   return {};
 }

@@ -194,11 +194,13 @@ cleanup() {
     pid=${PID[$name]:-}
     [ -n "$pid" ] && kill -9 "$pid" 2>/dev/null
   done
-  if [ -s "$DIR/node.pid" ]; then   # the private rmemd of `rmemfs --local`, and its pool
-    pid=$(cat "$DIR/node.pid")
+  # The private rmemds of `rmemfs --local`, and their pools.
+  for file in "$DIR/node.pid" "$WORK"/*/node.pid; do
+    [ -s "$file" ] || continue
+    pid=$(cat "$file")
     [ "$(cat "/proc/$pid/comm")" = rmemd ] && kill -9 "$pid"
-  fi
-  while read -r file; do rm -f "$file"; done < <(grep -a -o '/dev/shm/[A-Za-z0-9._-]*' "$DIR/superblock")
+  done
+  while read -r file; do rm -f "$file"; done < <(grep -a -h -o '/dev/shm/[A-Za-z0-9._-]*' "$DIR"/{superblock,node.pool} "$WORK"/*/{superblock,node.pool})
   while read -r file; do detach "$file"; done < <(awk -v w="$WORK/" 'index($2, w) == 1 { print $2 }' /proc/self/mounts)
   wait 2>/dev/null
   rm -rf --one-file-system "$WORK" "/dev/shm/rmemfs-test.$$."*

@@ -1,6 +1,7 @@
 #!/bin/bash
 # rmemfs --local: one command makes what is missing, and the next one finds it again, also when everything was killed.
 source "$(dirname "$0")/lib.sh"
+need pkill
 daemon_pid() { rmemctl status --json "$MNT" | json "d['pid']"; }
 node_pid() { cat "$DIR/node.pid"; }
 free_again() { wait_for 15 flock -n "$DIR/lock" true || fail "the daemon is still there 15 s after umount"; unset "PID[daemon]"; }
@@ -39,6 +40,65 @@ free_again
 start "the second rmemfs --local"
 "$HELPERS/pattern" check "$MNT/file" 20000000 8 || fail "the file is gone after umount"
 pass "found again after umount"
+say "a first mount that cannot serve leaves nothing"
+# Nothing may be left that names such a pool: it is known by its size.
+pools() { find /dev/shm -maxdepth 1 -name 'rmemfs-*.pool' -user "$(id -u)" -size +42M -size -46M | sort; }
+before=$(pools)
+mkdir "$WORK/never" "$WORK/mnt2"
+status=0
+rmemfs --local 43M -o require=persistent "$WORK/never" "$WORK/mnt2" >"$WORK/refused.log" 2>&1 || status=$?
+[ $status = 1 ] || fail "require=persistent on volatile memory: status $status"
+wait_for 5 flock -n "$WORK/never/lock" true || fail "the refused mount still holds its directory"
+[ "$(ls -A "$WORK/never")" = lock ] || fail "it left something behind: $(ls -A "$WORK/never" | tr '\n' ' ')"
+[ "$(pools)" = "$before" ] || fail "its pool is still there: $(pools)"
+pass "a refused first mount leaves neither file system nor pool"
+
+say "the pool of a first mount that was killed, with its node, before it had made the file system"
+for try in 1 2 3 4 5 6; do
+  [ $try -lt 6 ] || fail "no first mount could be killed at its work"
+  half=$WORK/half$try
+  mkdir "$half"
+  spawn first rmemfs -f --local 43M "$half" "$WORK/mnt2"
+  for ((i = 0; i < 100000; i++)); do
+    if [ -s "$half/node.pool" ] && read -r pool <"$half/node.pool" && [ -S "$half/node.sock" ]; then break; fi
+  done
+  kill_now first
+  pkill -9 -f -- "--listen unix:$half/node.sock" || true
+  [ -s "$half/node.pool" ] || fail "nothing in the directory names the pool that is being made"
+  [ -e "$half/superblock" ] || break
+  detach "$WORK/mnt2"; rm -f "$pool"
+done
+[ -e "$pool" ] || fail "the node was killed before it had made its pool"
+within 10000 "rmemfs --local after that" rmemfs --local 43M "$half" "$WORK/mnt2"
+if [ -e "$pool" ]; then rm -f "$pool"; fail "the pool of the killed first mount is still there"; fi
+pool=$(grep -a -o -m1 '/dev/shm/rmemfs-[0-9a-f-]*\.pool' "$half/superblock")
+[ ! -e "$half/node.pool" ] || fail "node.pool is still there beside the superblock"
+unmount "$WORK/mnt2"
+wait_for 15 flock -n "$half/lock" true || fail "the daemon is still there"
+rm -f "$pool"
+pass "the next first mount removes it"
+
+say "./dev clean frees what a failed ./dev run took"
+mkdir -p "$WORK/tree/build/release/bin" "$WORK/tree/fake"
+cp "$SOURCE/dev" "$WORK/tree/dev"
+printf '#!/bin/sh\n' >"$WORK/tree/fake/cmake"
+# A mount that was killed after it had made everything: the file system is there, the command failed.
+cat >"$WORK/tree/build/release/bin/rmemfs" <<END
+#!/bin/bash
+"$RMEMFS_BIN/rmemfs" --local 43M "\$3" "\$4" && $(declare -f unmount | tr '\n' ' '); unmount "\$4"
+exit 1
+END
+chmod +x "$WORK/tree/fake/cmake" "$WORK/tree/build/release/bin/rmemfs"
+status=0
+PATH=$WORK/tree/fake:$PATH "$WORK/tree/dev" run >"$WORK/run.log" 2>&1 || status=$?
+[ $status = 1 ] && grep -q "was not mounted" "$WORK/run.log" || fail "./dev run: status $status, $(cat "$WORK/run.log")"
+meta=$WORK/tree/build/run/meta
+wait_for 15 flock -n "$meta/lock" true || fail "the daemon is still there"
+pool=$(grep -a -o -m1 '/dev/shm/rmemfs-[0-9a-f-]*\.pool' "$meta/superblock") && [ -e "$pool" ] || fail "./dev run made no pool"
+"$WORK/tree/dev" clean >"$WORK/clean.log" 2>&1 || { rm -f "$pool"; fail "./dev clean: $(cat "$WORK/clean.log")"; }
+if [ -e "$pool" ]; then rm -f "$pool"; fail "the pool is still there after ./dev clean"; fi
+pass "./dev clean frees it"
+
 say "kill -9 of the mount daemon, and of both"
 for victims in mount both; do
   "$HELPERS/pattern" write "$MNT/$victims" 5000000 9

@@ -8,6 +8,7 @@ if [ "$(id -u)" = 0 ]; then   # then the user is made, and /dev/fuse accessible 
   mknod "$WORK/fuse" c 10 229 && chmod 666 "$WORK/fuse" && mount --bind "$WORK/fuse" /dev/fuse || skip "no device node for the user can be made here"
   user() { setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"; }
   user test -x "$RMEMFS_BIN/rmemfs" || { mkdir "$WORK/bin"; cp "$RMEMFS_BIN"/{rmemd,rmemfs,rmemctl,mkfs.rmemfs,fsck.rmemfs} "$WORK/bin/"; PATH=$WORK/bin:$PATH; }
+  mount -t tmpfs -o mode=1777 tmpfs /dev/shm   # here only: what is left in it is this test's
   mkdir "$WORK/home"; chown 65534:65534 "$WORK/home" "$MNT"
   DIR=$WORK/home/fs
 fi
@@ -30,3 +31,17 @@ user fusermount3 -u "$MNT"
 wait_for 10 flock -n "$DIR/lock" true || fail "the daemon is still there"
 user fsck.rmemfs -n "$DIR" || fail "fsck -n"
 pass "an ordinary user mounts, uses, unmounts, mounts again"
+
+if [ "$(id -u)" = 0 ]; then
+  say "a user who may not open /dev/fuse"
+  chmod 600 "$WORK/fuse"
+  before=$(ls /dev/shm)
+  status=0
+  user rmemfs --local 64M "$WORK/home/refused" "$MNT" >"$WORK/refused.log" 2>&1 || status=$?
+  [ $status = 1 ] || fail "a mount without access to /dev/fuse: status $status"
+  grep -q /dev/fuse "$WORK/refused.log" || fail "it does not say why: $(cat "$WORK/refused.log")"
+  wait_for 5 flock -n "$WORK/home/refused/lock" true || fail "the refused mount still holds its directory"
+  [ "$(ls -A "$WORK/home/refused")" = lock ] || fail "it left something behind: $(ls -A "$WORK/home/refused" | tr '\n' ' ')"
+  [ "$(ls /dev/shm)" = "$before" ] || fail "it left a pool behind"
+  pass "it is told why, and nothing is left: $(cat "$WORK/refused.log")"
+fi
