@@ -21,16 +21,61 @@
 namespace rmemfs {
 namespace {
 
-constexpr std::uint32_t kStartMs = 10000, kStopMs = 5000;
+constexpr std::uint32_t kStartMs = 10000;
+constexpr std::uint32_t kDescribeMs = 2000;   // how long a node may take to say who it is
+constexpr std::uint32_t kStopMs = 5000;       // from SIGTERM to SIGKILL
+constexpr std::uint32_t kSilentStopMs = 500;  // the same, for one that does not answer
+constexpr std::uint32_t kKillMs = 5000;       // until a killed one is gone: its memory is unmapped first
 constexpr const char* kPoolPrefix = "/dev/shm/rmemfs-";
 
 std::string socket_of(const LocalNode& node) { return node.directory + "/node.sock"; }
 
 std::string note_of(const LocalNode& node) { return node.directory + "/node.pool"; }
 
-Result<NodeDescription> describe(const LocalNode& node) {
+std::string pid_file_of(const LocalNode& node) { return node.directory + "/node.pid"; }
+
+Result<NodeDescription> describe(const LocalNode& node, std::uint32_t timeout_ms = kDescribeMs) {
   ASSIGN_OR_RETURN(auto client, NodeClient::make("shm:" + socket_of(node)));
-  return client->describe(2000);
+  return client->describe(timeout_ms);
+}
+
+// The node's process by DIR/node.pid, for a node that cannot be asked; 0: there is none. Pids are used again, and the
+// file may be anybody's copy: what counts is an rmemd that was given this pool.
+pid_t recorded_pid(const LocalNode& node) {
+  pid_t pid = 0;
+  if (!(std::ifstream(pid_file_of(node)) >> pid) || pid <= 1) return 0;
+  const std::string process = "/proc/" + std::to_string(pid);
+  std::string comm, word;
+  std::ifstream name(process + "/comm");
+  if (!std::getline(name, comm) || comm != "rmemd") return 0;
+  std::ifstream arguments(process + "/cmdline");
+  bool pool_follows = false;
+  while (std::getline(arguments, word, '\0')) {
+    if (pool_follows && word == node.pool) return pid;
+    pool_follows = word == "--pool";
+  }
+  return 0;
+}
+
+void record_pid(const LocalNode& node, std::uint64_t pid) { std::ofstream(pid_file_of(node)) << pid << "\n"; }
+
+// Somebody else's child may not be reaped for long.
+bool is_zombie(pid_t pid) {
+  std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
+  std::string text;
+  std::getline(stat, text);
+  const std::size_t name_end = text.rfind(')');
+  return name_end != std::string::npos && text.substr(name_end).starts_with(") Z");
+}
+
+bool ends_within(pid_t pid, std::uint32_t ms) {
+  const TimePoint deadline = deadline_after_ms(ms);
+  do {
+    // A child of ours is reaped; another one (an earlier mount's) is gone when the signal finds nobody.
+    if (::waitpid(pid, nullptr, WNOHANG) == pid || ::kill(pid, 0) != 0 || is_zombie(pid)) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  } while (MonoClock::now() < deadline);
+  return false;
 }
 
 // rmemd beside this program, otherwise by PATH.
@@ -116,7 +161,17 @@ void remove_local_node(const LocalNode& node) {
 Result<void> start_local_node(const LocalNode& node) {
   if (const auto description = describe(node); description.ok()) {
     if (description->pool_path != node.pool) return foreign(node, *description);
+    record_pid(node, description->pid);
     return {};
+  }
+  if (const pid_t pid = recorded_pid(node); pid != 0) {
+    // It runs: another one could not serve its pool beside it.
+    if (describe(node, kStartMs / 2).ok()) return {};
+    const std::string number = std::to_string(pid);
+    return Error(Errc::kInvalid, "private memory node",
+                 "its process, pid " + number +
+                     ", runs but does not answer; if it is stopped, let it go on (kill -CONT " + number +
+                     ") or end it, which loses nothing (kill -KILL " + number + ")");
   }
   const std::string program = find_rmemd();
   const std::string size = std::to_string(node.size_bytes), listen = "unix:" + socket_of(node);
@@ -159,25 +214,25 @@ Result<void> start_local_node(const LocalNode& node) {
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
-  std::ofstream(node.directory + "/node.pid") << child << "\n";
+  record_pid(node, static_cast<std::uint64_t>(child));
   return {};
 }
 
 void stop_local_node(const LocalNode& node) {
   const auto description = describe(node);
-  if (!description.ok() || description->pid == 0) return;
-  const auto pid = static_cast<pid_t>(description->pid);
-  if (::kill(pid, SIGTERM) != 0) return;
-  const TimePoint deadline = deadline_after_ms(kStopMs);
-  while (MonoClock::now() < deadline) {
-    // A child of ours is reaped; somebody else's (an earlier mount's) is gone when the signal finds nobody.
-    if (::waitpid(pid, nullptr, WNOHANG) == pid || ::kill(pid, 0) != 0) {
-      ::unlink((node.directory + "/node.pid").c_str());
-      return;
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  pid_t pid = 0;
+  if (description.ok()) {
+    if (description->pool_path == node.pool) pid = static_cast<pid_t>(description->pid);
+  } else {
+    pid = recorded_pid(node);
   }
-  log::warn("the private memory node, pid {}, does not end", pid);
+  if (pid == 0 || ::kill(pid, SIGTERM) != 0) return;
+  if (!ends_within(pid, description.ok() ? kStopMs : kSilentStopMs)) {
+    // A stopped process takes no other signal. The pool is made for a node that is killed.
+    ::kill(pid, SIGKILL);
+    if (!ends_within(pid, kKillMs)) return log::warn("the private memory node, pid {}, does not end", pid);
+  }
+  ::unlink(pid_file_of(node).c_str());
 }
 
 }  // namespace rmemfs

@@ -186,8 +186,9 @@ Result<void> MountDaemon::open() {
   }
   ASSIGN_OR_RETURN(const Superblock superblock, load_superblock(job_.directory));
   if (superblock.local_bytes != 0) {
-    local_ = LocalNode{job_.directory, superblock.local_pool, superblock.local_bytes};
-    RETURN_IF_ERROR(start_local_node(*local_));
+    LocalNode node{job_.directory, superblock.local_pool, superblock.local_bytes};
+    RETURN_IF_ERROR(start_local_node(node));
+    local_ = std::move(node);  // only what answers is this mount's to end
   } else if (job_.local_bytes) {
     return Error(Errc::kInvalid, "", job_.directory + " was not made by --local; mount it without");
   }

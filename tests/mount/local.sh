@@ -116,3 +116,34 @@ unmount "$MNT"
 free_again
 wait_for 10 eval "! kill -0 $node" || fail "the private node is still running 10 s after umount"
 pass "umount leaves nothing running"
+
+say "a stopped node"
+start "rmemfs --local"
+node=$(node_pid)
+kill -STOP "$node"
+wait_for 10 frozen "$node" || fail "the node does not stop"
+unmount "$MNT"
+within 20000 "the end of a mount whose node is stopped" wait_for 20 flock -n "$DIR/lock" true
+if kill -0 "$node" 2>/dev/null; then kill -9 "$node"; fail "the stopped node is left behind"; fi
+unset "PID[daemon]"
+start "rmemfs --local after that"
+"$HELPERS/pattern" check "$MNT/file" 20000000 8 || fail "the file is gone after the node was killed"
+node=$(node_pid)
+kill -STOP "$node"
+wait_for 10 frozen "$node" || fail "the node does not stop"
+kill -9 "${PID[daemon]}"
+detach "$MNT"
+wait_for 5 eval "! kill -0 ${PID[daemon]}"
+unset "PID[daemon]"
+status=0
+rmemfs --local 512M "$DIR" "$MNT" >"$WORK/stopped.log" 2>&1 || status=$?
+[ $status = 1 ] || fail "a mount whose node is stopped: status $status"
+grep -q "private memory node: .*pid $node.*kill -CONT $node" "$WORK/stopped.log" || fail "it does not say why: $(cat "$WORK/stopped.log")"
+kill -CONT "$node"
+start "rmemfs --local once the node goes on"
+[ "$(node_pid)" = "$node" ] || fail "another node was started"
+"$HELPERS/pattern" check "$MNT/file" 20000000 8 || fail "the file is gone"
+unmount "$MNT"
+free_again
+wait_for 10 eval "! kill -0 $node" || fail "the private node is still running"
+pass "a stopped node is ended with its mount, and is named to the next one"
