@@ -17,7 +17,7 @@ struct AdminNode {
   std::uint32_t id = 0;
   std::string address, health, durability;
   std::uint64_t pool_bytes = 0, free_bytes = 0, leased_bytes = 0, used_bytes = 0, lost_bytes = 0, chunks = 0;
-  double seconds_since_answer = 0;
+  double seconds_since_answer = 0;  // infinity: it has not answered since the mount
 };
 
 struct AdminStatus {

@@ -101,7 +101,7 @@ struct NodeStatus {
   std::uint64_t pool_bytes = 0, free_bytes = 0, leased_bytes = 0, used_bytes = 0, lost_bytes = 0;
   std::uint64_t chunks = 0;
   DurabilityDescriptor durability;
-  double seconds_since_answer = 0;
+  double seconds_since_answer = 0;  // infinity: it has not answered since the mount
 };
 
 struct ManagerOptions {

@@ -9,6 +9,7 @@
 //
 // The chunks of a node that does not answer are suspended: new data goes to the other nodes.
 #include <algorithm>
+#include <limits>
 #include <set>
 
 #include "manager/manager_impl.h"
@@ -356,7 +357,8 @@ std::vector<NodeStatus> ManagerImpl::nodes() {
     s.durability = {static_cast<Durability>(node->durability.load(std::memory_order_relaxed)),
                     static_cast<PersistMethod>(node->persist_method.load(std::memory_order_relaxed))};
     const auto answered = MonoClock::duration(node->answered_at.load(std::memory_order_relaxed));
-    s.seconds_since_answer = std::chrono::duration<double>(now - answered).count();
+    s.seconds_since_answer = answered.count() == 0 ? std::numeric_limits<double>::infinity()
+                                                   : std::chrono::duration<double>(now - answered).count();
     for (const Chunk* chunk : chunks) {
       if (chunk->node != node->id) continue;
       const bool is_lost = chunk->state.load(std::memory_order_relaxed) == ChunkState::kLost;

@@ -22,6 +22,16 @@ std::string unexpected(const CLI::App& app) {
   return {};
 }
 
+// Of the library's sentences one is no sentence: "Could not convert: INO = abc". All that we let it convert is numbers.
+std::string sentence_of_parser(const CLI::ParseError& error) {
+  static constexpr std::string_view kBegin = "Could not convert: ", kMiddle = " = ";
+  const std::string text = error.what();
+  const std::size_t middle = text.find(kMiddle);
+  if (!text.starts_with(kBegin) || middle == std::string::npos) return text;
+  return text.substr(kBegin.size(), middle - kBegin.size()) + ": \"" + text.substr(middle + kMiddle.size()) +
+         "\" is not a number that it can take";
+}
+
 template <typename Target>
 CLI::Option* add_size_option(CLI::App& app, const std::string& name, Target& target, const std::string& description) {
   auto store = [&target, name](const std::string& text) {
@@ -59,6 +69,13 @@ std::string format_size(std::uint64_t bytes) {
   char text[48];
   std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.1f %s", value, kUnits[unit]);
   return text;
+}
+
+std::string exact_size(std::uint64_t bytes) {
+  static constexpr std::string_view kSuffixes = "KMGT";
+  std::size_t power = 0;
+  while (power < kSuffixes.size() && bytes != 0 && bytes % 1024 == 0) bytes /= 1024, ++power;
+  return std::to_string(bytes) + (power == 0 ? "" : std::string(1, kSuffixes[power - 1]));
 }
 
 std::string sentence_of(const Error& error) {
@@ -100,7 +117,7 @@ std::optional<int> parse(CLI::App& app, int argc, const char* const* argv, int u
     return app.exit(asked);
   } catch (const CLI::ParseError& error) {
     problem = unexpected(app);
-    if (problem.empty()) problem = error.what();
+    if (problem.empty()) problem = sentence_of_parser(error);
   }
   if (problem.empty()) return std::nullopt;
   if (const std::size_t newline = problem.find('\n'); newline != std::string::npos) problem.resize(newline);

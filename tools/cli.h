@@ -27,6 +27,8 @@ inline constexpr int kFailure = 1;
 Result<std::uint64_t> parse_size(std::string_view text);
 // "4.0 GiB", "512 KiB", "17 bytes": for people.
 std::string format_size(std::uint64_t bytes);
+// "64M": as parse_size() takes it, and exact.
+std::string exact_size(std::uint64_t bytes);
 
 // The sentence for an error: its message, without "invalid argument" behind a detail that says so already.
 std::string sentence_of(const Error& error);

@@ -314,8 +314,16 @@ void Dumper::write_extent(std::string_view key, std::string_view value) {
 
 Result<void> Dumper::extents() {
   RETURN_IF_ERROR(open());
-  return each("E" + inode_key(InodeNumber(arguments_.ino)).substr(1),
-              [&](std::string_view key, std::string_view value) { write_extent(key, value); });
+  const std::string inode = inode_key(InodeNumber(arguments_.ino));
+  bool found = false;
+  RETURN_IF_ERROR(each("E" + inode.substr(1), [&](std::string_view key, std::string_view value) {
+    found = true;
+    write_extent(key, value);
+  }));
+  if (found) return success();  // of a missing inode, too: that is damage, which is to be seen
+  ASSIGN_OR_RETURN(const auto record, store_.metastore->get(inode));
+  if (!record) return Error(Errc::kNotFound, "inode", std::to_string(arguments_.ino));
+  return success();
 }
 
 // A pool's file, which a running node may be changing: read entry by entry, with each one's own checksum.
@@ -327,9 +335,12 @@ Result<void> Dumper::pool() {
   const auto read_at = [&](void* to, std::size_t size, std::uint64_t at) {
     return ::pread(fd.get(), to, size, static_cast<off_t>(at)) == static_cast<ssize_t>(size);
   };
-  PoolSuperblock sb;
-  if (!read_at(&sb, sizeof sb, 0)) return Error(Errc::kNotFormatted, "pool", path);
+  PoolSuperblock sb{};
+  const bool whole = read_at(&sb, sizeof sb, 0);
   const auto layout = check_superblock(sb, static_cast<std::uint64_t>(st.st_size));
+  if (!whole || (!layout.ok() && layout.error().code == Errc::kNotFormatted)) {
+    return Error(Errc::kInvalid, "", path + " is not the pool of a memory node");
+  }
   Record head;
   const auto uuid_text = [](const std::array<std::byte, 16>& bytes) { return Uuid{bytes}.to_string(); };
   head.text("uuid", uuid_text(sb.uuid)).number("generation", sb.generation).number("version", sb.version);

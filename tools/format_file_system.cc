@@ -1,5 +1,6 @@
 // How a file system is made. Invariants:
-//   - until every node has answered and accepted, nothing in the directory is changed, not even its lock file;
+//   - until every node has answered and accepted, nothing in the directory is changed but the text of a lock file that
+//     is there; and where there is one, no node hears of the new file system before the lock is held;
 //   - from the moment an old file system is touched until the new one is whole there is no superblock, so what an
 //     interruption leaves cannot be mounted; `superblock.old` then tells the next try which regions to give back;
 //   - nothing that is not an rmemfs file system's own file is ever removed.
@@ -280,14 +281,18 @@ Result<Uuid> format_file_system(const FormatOptions& given, FormatReport* report
   report.uuid = superblock.uuid;
   ASSIGN_OR_RETURN(const Nodes nodes, ask_nodes(options, superblock.nodes, report));
   if (options.dry_run) return superblock.uuid;
+  UniqueFd lock;
+  const auto take_lock = [&]() -> Result<void> {
+    ASSIGN_OR_RETURN(lock, lock_directory(options.directory, LockMode::kExclusive, "made by mkfs.rmemfs"));
+    ASSIGN_OR_RETURN(found, survey(options));  // somebody else may have made one before the lock was ours
+    return success();
+  };
+  // Before a node keeps the new file system's identity, for one that is refused because the directory is in use.
+  if (!options.locked && ::access((options.directory + "/lock").c_str(), F_OK) == 0) RETURN_IF_ERROR(take_lock());
   RETURN_IF_ERROR(introduce(options, nodes, superblock));
 
   if (found.missing && ::mkdir(options.directory.c_str(), 0700) != 0) return local(options.directory, errno);
-  UniqueFd lock;
-  if (!options.locked) {
-    ASSIGN_OR_RETURN(lock, lock_directory(options.directory, LockMode::kExclusive, "made by mkfs.rmemfs"));
-    ASSIGN_OR_RETURN(found, survey(options));  // somebody else may have made one before the lock was ours
-  }
+  if (!options.locked && !lock.valid()) RETURN_IF_ERROR(take_lock());
   RETURN_IF_ERROR(remove_old(options, found, report));
   RETURN_IF_ERROR(make_journal(options, superblock));
   RETURN_IF_ERROR(make_store(options, superblock));

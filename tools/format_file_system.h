@@ -1,9 +1,9 @@
 // Makes a file system: the one function behind mkfs.rmemfs and `rmemfs --local`.
 //
 // Order of its steps, so that an interruption at any point leaves either what was there or something that is plainly
-// not a file system: ask every node (nothing in the directory has changed yet), lock the directory, take the old
-// superblock away, write journal and metadata store, write the new superblock last. Blocks. Any thread; the directory's
-// lock serializes processes. Never prints.
+// not a file system: ask every node (nothing in the directory has changed yet), lock the directory (before the nodes
+// keep anything, where it has a lock file), take the old superblock away, write journal and metadata store, write the
+// new superblock last. Blocks. Any thread; the directory's lock serializes processes. Never prints.
 #pragma once
 
 #include <cstdint>

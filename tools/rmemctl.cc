@@ -126,7 +126,7 @@ int print_nodes(const std::vector<AdminNode>& nodes, bool json) {
     rows.push_back({std::to_string(n.id), n.address, n.health, n.durability, size_text(n.pool_bytes),
                     size_text(n.free_bytes), size_text(n.leased_bytes), size_text(n.used_bytes),
                     size_text(n.lost_bytes), std::to_string(n.chunks),
-                    format_duration(n.seconds_since_answer) + " ago"});
+                    std::isinf(n.seconds_since_answer) ? "never" : format_duration(n.seconds_since_answer) + " ago"});
   }
   print_table(rows, {true, false, false, false, true, true, true, true, true, true, true});
   return 0;

@@ -43,6 +43,14 @@ struct Arguments {
   bool insecure = false, daemonize = false, debug = false;
 };
 
+Hugepages parse_hugepages(const std::string& text) {
+  static const std::map<std::string, Hugepages> kNames{
+      {"auto", Hugepages::kAuto}, {"off", Hugepages::kOff}, {"2M", Hugepages::k2M}, {"1G", Hugepages::k1G}};
+  const auto found = kNames.find(text);
+  if (found == kNames.end()) throw CLI::ValidationError("--hugepages", "\"" + text + "\" is not auto, off, 2M or 1G");
+  return found->second;
+}
+
 std::optional<int> parse(int argc, char** argv, Arguments& arguments) {
   CLI::App app("Lends a part of this machine's memory to rmemfs file systems");
   cli::prepare(app, kProgram);
@@ -66,11 +74,10 @@ std::optional<int> parse(int argc, char** argv, Arguments& arguments) {
         const bool octal = !text.empty() && text.size() <= 4 && text.find_first_not_of("01234567") == std::string::npos;
         return octal && std::stoul(text, nullptr, 8) <= 0777 ? "" : "\"" + text + "\" is not an octal mode up to 0777";
       });
-  app.add_option("--hugepages", arguments.hugepages,
-                 "Huge pages for memory without --pool: auto (where there are enough), off, 2M or 1G")
+  app.add_option_function<std::string>(
+         "--hugepages", [&arguments](const std::string& text) { arguments.hugepages = parse_hugepages(text); },
+         "Huge pages for memory without --pool: auto (where there are enough), off, 2M or 1G")
       ->type_name("WHICH")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, Hugepages>{
-          {"auto", Hugepages::kAuto}, {"off", Hugepages::kOff}, {"2M", Hugepages::k2M}, {"1G", Hugepages::k1G}}))
       ->default_str("auto");
   app.add_option("--threads", arguments.threads, "Threads that serve data over TCP")
       ->check(CLI::Range(1, 256))

@@ -49,6 +49,11 @@ Result<void> check_directory(MountJob& job) {
   if (!superblock.ok() && !(job.local_bytes && superblock.error().code == Errc::kNotFormatted)) {
     return superblock.error();
   }
+  if (superblock.ok() && job.local_bytes && superblock->local_bytes != 0 &&
+      superblock->local_bytes != *job.local_bytes) {
+    cli::print_error(kProgram, "note: " + job.directory + " was made with --local " +
+                                   cli::exact_size(superblock->local_bytes) + ", and keeps that size");
+  }
   return {};
 }
 

@@ -43,12 +43,20 @@ refuses "rmemd, bad size" '4X' rmemd --size 4X --listen "unix:$WORK/x.sock"
 refuses "rmemd, no size" 'size' rmemd --size '' --listen "unix:$WORK/x.sock"
 refuses "rmemd, negative size" '-5G' rmemd --size=-5G --listen "unix:$WORK/x.sock"
 refuses "rmemd, a size beyond 64 bits" '99999999999T' rmemd --size 99999999999T --listen "unix:$WORK/x.sock"
+refuses "rmemd, huge pages of an unknown size" '^rmemd: --hugepages: "3M" is not auto, off, 2M or 1G$' rmemd --size 64M --hugepages 3M --listen "unix:$WORK/x.sock"
+! rmemd --help | grep -A 3 -e --hugepages | grep -q '[{}]' || fail "rmemd --help: $(rmemd --help | grep -A 3 -e --hugepages)"
+refuses "rmemfs-dump, an inode number that is none" '^rmemfs-dump: INO: ".*" is not a number' rmemfs-dump inode "$WORK" 7
+refuses "fsck -C without its number" "^fsck.rmemfs: -C: \"$WORK\" is not a number" fsck.rmemfs -C "$WORK"
+refuses "mkfs, a number that is none" '^mkfs.rmemfs: --journal-slots: "many" is not a number' mkfs.rmemfs --node "shm:$WORK/x.sock" --journal-slots many "$DIR"
 refuses "rmemd, bad address" 'bogus' rmemd --size 64M --listen bogus:/x
 refuses "rmemd, beyond loopback without --insecure" '0\.0\.0\.0|insecure' rmemd --size 64M --listen "tcp://0.0.0.0:$(random_port)"
 refuses "rmemd, no place for the pool" 'no-such-dir' rmemd --size 64M --pool /no-such-dir/pool --listen "unix:$WORK/x.sock"
 echo "this is a letter, not a pool" >"$WORK/letter"
 refuses "rmemd, a pool file that is none" 'letter' rmemd --size 64M --pool "$WORK/letter" --listen "unix:$WORK/x.sock"
 [ "$(cat "$WORK/letter")" = "this is a letter, not a pool" ] || fail "rmemd wrote over somebody's file"
+refuses "rmemfs-dump, a pool that is none" '^rmemfs-dump: .*/letter is not the pool of a memory node$' rmemfs-dump pool "$WORK/letter"
+head -c 8192 /dev/zero >"$WORK/zeros"
+refuses "rmemfs-dump, a pool of zeros" '^rmemfs-dump: .*/zeros is not the pool of a memory node$' rmemfs-dump pool "$WORK/zeros"
 refuses "mkfs, no node" 'node' mkfs.rmemfs "$DIR"
 refuses "mkfs, bad chunk size" '3Q' mkfs.rmemfs --node "shm:$WORK/x.sock" --chunk-size 3Q "$DIR"
 refuses "mkfs, bad node address" 'carrier-pigeon' mkfs.rmemfs --node carrier-pigeon:/x "$DIR"
@@ -77,6 +85,9 @@ refuses "mkfs over somebody's files" 'foreign' mkfs.rmemfs --node "${NODE_ADDRES
 [ "$(ls "$WORK/foreign"; cat "$WORK/foreign/diary")" = $'diary\nmine' ] || fail "mkfs changed a foreign directory"
 make_fs
 refuses "mkfs over a file system without --force" 'force|exists|file system' mkfs.rmemfs --node "${NODE_ADDRESS[1]}" "$DIR"
+for what in inode extents; do
+  refuses "rmemfs-dump $what of a missing inode" '^rmemfs-dump: inode: 99: ' rmemfs-dump $what 99 "$DIR"
+done
 for option in no_such_option deadline=soon deadline= deadline=-5 log= log=relative lanes=0 lanes=many commit=often poll=never require=luck; do
   refuses "rmemfs -o $option" "${option%%=*}" rmemfs -o "$option" "$DIR" "$MNT"
 done

@@ -37,7 +37,9 @@ reap left || true
 [ "$(cat "/proc/$(node_pid)/comm")" = rmemd ] || fail "node.pid names no rmemd"
 unmount "$MNT"
 free_again
-start "the second rmemfs --local"
+within 10000 "rmemfs --local with another size" rmemfs --local 1G "$DIR" "$MNT" 2>"$WORK/note.log"
+PID[daemon]=$(daemon_pid)
+grep -q "note: .* was made with --local 512M, and keeps that size" "$WORK/note.log" || fail "another size is taken without a word"
 "$HELPERS/pattern" check "$MNT/file" 20000000 8 || fail "the file is gone after umount"
 pass "found again after umount"
 say "a first mount that cannot serve leaves nothing"

@@ -36,3 +36,10 @@ status=0
 timeout 10 rmemctl status "$DIR" >/dev/null 2>"$WORK/none.err" || status=$?
 [ $status != 0 ] && [ $status != 124 ] && [ "$(wc -l <"$WORK/none.err")" = 1 ] || fail "rmemctl of a file system that is not mounted: status $status, $(cat "$WORK/none.err")"
 pass "not mounted: $(cat "$WORK/none.err")"
+kill_node 1
+mount_fs degraded,deadline=3000
+timeout 10 rmemctl nodes "$MNT" >"$WORK/text" || fail "rmemctl nodes of a degraded mount"
+grep " ${NODE_ADDRESS[1]} .* never$" "$WORK/text" || fail "a node that never answered: $(cat "$WORK/text")"
+[ "$(rmemctl nodes --json "$MNT" | json "[n['seconds_since_answer'] for n in d if n['address'] == '${NODE_ADDRESS[1]}']")" = "[None]" ] || fail "a node that never answered, in JSON"
+umount_fs
+pass "a node that has not answered since the mount"

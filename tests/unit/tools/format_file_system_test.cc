@@ -116,6 +116,7 @@ BOOST_AUTO_TEST_CASE(somebody_elses_files_and_a_locked_file_system_are_refused_e
   const std::string before = must(load_superblock(options.directory)).uuid.to_string();
   const UniqueFd lock = must(lock_directory(options.directory, LockMode::kExclusive, "mounted on /mnt"));
   BOOST_CHECK(refused() == Errc::kLocked);
+  BOOST_CHECK(!pool->find_file_system(report.uuid));  // no node remembers what was not made
   BOOST_CHECK_EQUAL(must(load_superblock(options.directory)).uuid.to_string(), before);
 }
 
