@@ -24,6 +24,22 @@ std::optional<Errc> code_of(std::string_view name) {
   return std::nullopt;
 }
 
+// The innermost reason of a failed connection. gRPC 1.51 nests them, outermost first: "failed to connect to all
+// addresses; last error: UNKNOWN: Failed to connect to remote host: Connection refused". Empty when there is none to be
+// read.
+std::string innermost_reason(const std::string& message) {
+  constexpr std::size_t kLongest = 120;
+  const std::size_t colon = message.rfind(": ");
+  std::string reason = colon == std::string::npos ? message : message.substr(colon + 2);
+  if (reason.size() > kLongest) return {};
+  // A frozen process: its kernel accepts the connection. gRPC's words are those of its protocol.
+  if (reason.ends_with("before receiving SETTINGS frame")) return "connected, but no answer";
+  for (char& c : reason) {
+    if (static_cast<unsigned char>(c) < ' ') c = ' ';
+  }
+  return reason;
+}
+
 }  // namespace
 
 grpc::Status to_status(const Error& error) {
@@ -45,8 +61,10 @@ Error from_status(const grpc::Status& status, const char* where, const std::stri
   switch (status.error_code()) {
     case grpc::StatusCode::DEADLINE_EXCEEDED:
       return Error(Errc::kDeadline, where, peer);
-    case grpc::StatusCode::UNAVAILABLE:
-      return Error(Errc::kUnreachable, where, peer);
+    case grpc::StatusCode::UNAVAILABLE: {
+      const std::string reason = innermost_reason(status.error_message());
+      return Error(Errc::kUnreachable, where, reason.empty() ? peer : peer + ": " + reason);
+    }
     case grpc::StatusCode::UNIMPLEMENTED:
       return Error(Errc::kVersion, where, peer);
     case grpc::StatusCode::CANCELLED:

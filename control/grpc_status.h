@@ -12,8 +12,9 @@ namespace rmemfs {
 
 grpc::Status to_status(const Error& error);
 
-// `where` names the call, `peer` the address that was asked. A failure of the call itself becomes kUnreachable,
-// kDeadline, kVersion (the service or method is unknown there), or kProtocol. `status` must not be OK.
+// `where` names the call, `peer` the address that was asked, with which the detail begins. A failure of the call itself
+// becomes kUnreachable (the detail then ends with the system's or gRPC's reason), kDeadline, kVersion (the service or
+// method is unknown there), or kProtocol. `status` must not be OK.
 Error from_status(const grpc::Status& status, const char* where, const std::string& peer);
 
 }  // namespace rmemfs

@@ -171,6 +171,12 @@ class Client final : public NodeClient {
 
 }  // namespace
 
+Error node_failure(const std::string& address, const Error& error) {
+  std::string thing = error.detail.starts_with(address) ? error.detail : address;
+  if (error.code != Errc::kDeadline) return Error(error.code, "mount", "memory node " + thing);
+  return Error(Errc::kUnreachable, "mount", "memory node " + thing + ": no answer in time");
+}
+
 Result<std::unique_ptr<NodeClient>> NodeClient::make(const std::string& address) {
   ASSIGN_OR_RETURN(GrpcChannel channel, open_channel(address));
   return std::unique_ptr<NodeClient>(std::make_unique<Client>(address, std::move(channel)));

@@ -46,6 +46,10 @@ struct FileSystemIdentity {
   MountEpoch epoch;  // calls with an epoch below the node's are refused with kFenced
 };
 
+// What a mount says of a node's failed call: the node, and the reason as far as the call's error has one. kUnreachable
+// for a node that did not answer in time, too.
+Error node_failure(const std::string& address, const Error& error);
+
 class NodeClient {
  public:
   // `address`: "shm:PATH" and "unix:PATH" use the unix socket, "tcp://H:P" and "rdma://H:P" TCP. Does not connect yet.

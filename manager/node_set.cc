@@ -141,10 +141,9 @@ Result<void> NodeSet::fence_all() {
   }
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
     if (outcomes[i].ok()) continue;
-    Error error = std::move(outcomes[i]).error();
-    const bool silent = no_answer(error.code);
-    if (silent && degraded_) continue;
-    return Error(silent ? Errc::kUnreachable : error.code, "mount", "memory node " + nodes_[i]->address);
+    const Error& error = outcomes[i].error();
+    if (no_answer(error.code) && degraded_) continue;
+    return node_failure(nodes_[i]->address, error);
   }
   return success();
 }

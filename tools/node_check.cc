@@ -32,10 +32,10 @@ Result<void> check_nodes(const std::string& directory, const Superblock& superbl
   }
   for (std::size_t i = 0; i < addresses.size(); ++i) {
     if (outcomes[i].ok()) continue;
-    const Errc code = outcomes[i].error().code;
-    const bool silent = code == Errc::kUnreachable || code == Errc::kDeadline;
+    const Error& error = outcomes[i].error();
+    const bool silent = error.code == Errc::kUnreachable || error.code == Errc::kDeadline;
     if (silent && degraded) continue;
-    return Error(silent ? Errc::kUnreachable : code, "mount", "memory node " + addresses[i]);
+    return node_failure(addresses[i], error);
   }
   return success();
 }

@@ -60,8 +60,8 @@ refuses "rmemfs-dump, a pool of zeros" '^rmemfs-dump: .*/zeros is not the pool o
 refuses "mkfs, no node" 'node' mkfs.rmemfs "$DIR"
 refuses "mkfs, bad chunk size" '3Q' mkfs.rmemfs --node "shm:$WORK/x.sock" --chunk-size 3Q "$DIR"
 refuses "mkfs, bad node address" 'carrier-pigeon' mkfs.rmemfs --node carrier-pigeon:/x "$DIR"
-refuses "mkfs, a node that does not answer" 'absent\.sock' mkfs.rmemfs --node "shm:$WORK/absent.sock" "$DIR"
-refuses "mkfs, a tcp node that does not answer" '127\.0\.0\.1:9' mkfs.rmemfs --node tcp://127.0.0.1:9 "$DIR"
+refuses "mkfs, a node that does not answer" 'absent\.sock: No such file or directory: the memory node cannot be reached' mkfs.rmemfs --node "shm:$WORK/absent.sock" "$DIR"
+refuses "mkfs, a tcp node that does not answer" '127\.0\.0\.1:9: Connection refused: the memory node cannot be reached' mkfs.rmemfs --node tcp://127.0.0.1:9 "$DIR"
 refuses "rmemfs, bad size of --local" '2Q' rmemfs --local 2Q "$DIR" "$MNT"
 [ ! -e "$DIR" ] || fail "a refused command made $DIR"
 
@@ -171,10 +171,12 @@ if [ "$TRANSPORT" = shm ]; then
 else
   kill_node 1
 fi
-refuses "rmemfs, a node that does not answer" "${NODE_ADDRESS[1]#*:}" rmemfs -o deadline=3000 "$DIR" "$MNT"
+[ "$TRANSPORT" = shm ] && reason="(No such file or directory|Connection refused)" || reason="Connection refused"
+refuses "rmemfs, a node that does not answer" "${NODE_ADDRESS[1]#*:}: $reason: the memory node" rmemfs -o deadline=3000 "$DIR" "$MNT"
+refuses "rmemctl, a node that does not answer" "${NODE_ADDRESS[1]#*:}: $reason: the memory node" rmemctl node describe "${NODE_ADDRESS[1]}"
 start_node 1
 signal STOP node1
-refuses "rmemfs, a node that is frozen" "${NODE_ADDRESS[1]#*:}" rmemfs -o deadline=3000 "$DIR" "$MNT"
+refuses "rmemfs, a node that is frozen" "${NODE_ADDRESS[1]#*:}: .*: the memory node" rmemfs -o deadline=3000 "$DIR" "$MNT"
 signal CONT node1
 mount_fs
 [ "$(cat "$MNT/kept")" = kept ] || fail "the file is gone after all that"

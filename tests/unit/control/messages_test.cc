@@ -58,6 +58,17 @@ BOOST_AUTO_TEST_CASE(a_failure_of_the_call_itself_has_a_code_of_ours) {
   BOOST_TEST((code(grpc::StatusCode::DEADLINE_EXCEEDED) == Errc::kDeadline));
   BOOST_TEST((code(grpc::StatusCode::UNIMPLEMENTED) == Errc::kVersion));
   BOOST_TEST((code(grpc::StatusCode::INTERNAL) == Errc::kProtocol));
+  const auto detail = [](const std::string& text) {
+    return from_status(grpc::Status(grpc::StatusCode::UNAVAILABLE, text), "w", "p").detail;
+  };
+  BOOST_TEST(detail("failed to connect to all addresses; last error: UNKNOWN: Failed to connect to remote host: "
+                    "Connection refused") == "p: Connection refused");
+  BOOST_TEST(detail("last error: UNKNOWN: connection attempt timed out before receiving SETTINGS frame") ==
+             "p: connected, but no answer");
+  BOOST_TEST(detail("Socket closed") == "p: Socket closed");
+  BOOST_TEST(detail("") == "p");
+  BOOST_TEST(detail("x: two\nlines") == "p: two lines");
+  BOOST_TEST(detail(std::string(1000, 'x')) == "p");
   const grpc::Status garbage(grpc::StatusCode::UNKNOWN, "x", "\x01\x02 not a failure");
   BOOST_TEST((from_status(garbage, "w", "p").code == Errc::kProtocol));
 }

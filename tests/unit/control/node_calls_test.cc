@@ -158,6 +158,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(nobody_there_is_told_at_once, Kind, Both) {
     const TimePoint start = MonoClock::now();
     const auto answer = (*client)->heartbeat(5000);
     BOOST_TEST((!answer.ok() && answer.error().code == Errc::kUnreachable));
+    BOOST_TEST(answer.error().detail ==
+               address + (Kind::is_unix ? ": No such file or directory" : ": Connection refused"));
     BOOST_TEST(elapsed_ms(start) < 2000);
   }
 }
