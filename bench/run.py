@@ -350,7 +350,8 @@ def bench_vm(quick):
 def machine():
     model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                   if line.startswith("model name")), "unknown processor")
-    return f"{os.cpu_count()} x {model}, Linux {os.uname().release}, load {os.getloadavg()[0]:.1f} before"
+    release = ".".join(os.uname().release.split(".")[:2])   # the rest names somebody's build of it
+    return f"{os.cpu_count()} x {model}, Linux {release}, load {os.getloadavg()[0]:.1f} before"
 
 
 def number(value):
