@@ -34,7 +34,11 @@ namespace crash {
 namespace {
 
 constexpr std::size_t kMaxFileBytes = 512 << 10;
-constexpr std::size_t kMaxObjects = 100;
+// Of one worker's tree. A fast file system meets them soon, and must still be left with files of every age.
+constexpr std::size_t kMinFiles = 20;
+constexpr std::size_t kMaxFiles = 80;
+constexpr std::size_t kMaxDirectories = 30;
+constexpr std::size_t kMaxSymlinks = 30;
 
 volatile sig_atomic_t stop = 0;
 void on_signal(int) { stop = 1; }
@@ -49,17 +53,22 @@ class Chooser {
     Operation op;
     op.number = number;
     const std::string file = any('f');
-    std::uint64_t dice = below(100);
-    if (tree_.size() > kMaxObjects && dice < 40) dice = 83;
-    if (tree_.size() > 2 * kMaxObjects && dice < 60) dice = 99;  // too many directories
-    if (tree_.size() < 8 || dice < 12) return with(op, "create", fresh(), "-", dice % 2 ? 0644 : 0600);
-    if (dice < 15) return with(op, "mkdir", fresh(), "-", 0755);
-    if (dice < 18) return with(op, "symlink", fresh(), "../target-" + std::to_string(number));
-    if (dice >= 82 && dice < 88) {  // symlinks too, or they would crowd out everything else
-      const std::string name = below(4) && !file.empty() ? file : any('l');
+    const std::uint64_t dice = below(100);
+    const std::size_t files = count('f');
+    if (files < 4 || dice < 12) {
+      return files < kMaxFiles ? with(op, "create", fresh(), "-", dice % 2 ? 0644 : 0600) : with(op, "unlink", file);
+    }
+    if (dice < 15) return count('d') < kMaxDirectories ? with(op, "mkdir", fresh(), "-", 0755) : remove_directory(op);
+    if (dice < 18) {
+      return count('l') < kMaxSymlinks ? with(op, "symlink", fresh(), "../target-" + std::to_string(number))
+                                       : with(op, "unlink", any('l'));
+    }
+    if (dice >= 82 && dice < 88) {
+      const std::string name = below(4) && files > kMinFiles ? file : any('l');
       return name.empty() ? std::nullopt : with(op, "unlink", name);
     }
-    if (dice >= 97) return directory(op, dice < 99);
+    if (dice >= 99) return remove_directory(op);
+    if (dice >= 97) return rename_directory(op);
     if (file.empty()) return std::nullopt;
     const std::size_t size = tree_.at(file)->data.size();
     if (dice < 48) {
@@ -90,13 +99,22 @@ class Chooser {
     return op;
   }
 
-  std::optional<Operation> directory(const Operation& op, bool rename) {
+  std::optional<Operation> rename_directory(const Operation& op) {
     const std::string dir = any('d');
     if (dir.empty()) return std::nullopt;
-    if (rename) return with(op, "rename", dir, "d" + std::to_string(op.number));
-    auto inside = tree_.lower_bound(dir + "/");
-    bool empty = inside == tree_.end() || inside->first.compare(0, dir.size() + 1, dir + "/") != 0;
-    return empty ? with(op, "rmdir", dir) : std::nullopt;
+    return with(op, "rename", dir, "d" + std::to_string(op.number));
+  }
+
+  std::optional<Operation> remove_directory(const Operation& op) {
+    std::vector<std::string> found;
+    for (const auto& [path, object] : tree_) {
+      if (object->kind != 'd') continue;
+      const std::string inside = path + "/";
+      const auto next = tree_.lower_bound(inside);
+      if (next == tree_.end() || next->first.compare(0, inside.size(), inside) != 0) found.push_back(path);
+    }
+    if (found.empty()) return std::nullopt;
+    return with(op, "rmdir", found[below(found.size())]);
   }
 
   std::optional<Operation> two_files(const Operation& op, const std::string& file, const char* verb) {
@@ -108,6 +126,11 @@ class Chooser {
   std::uint64_t length() {
     std::uint64_t dice = below(100);
     return 1 + below(dice < 60 ? 8192 : dice < 92 ? 65536 : 400000);
+  }
+
+  std::size_t count(char kind) const {
+    return static_cast<std::size_t>(
+        std::count_if(tree_.begin(), tree_.end(), [kind](const auto& entry) { return entry.second->kind == kind; }));
   }
 
   std::string any(char kind) {
