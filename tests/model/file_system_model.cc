@@ -1,11 +1,12 @@
 // Random operations on FileSystem, without FUSE, against the reference, compared after every step, with remounts
 // between.
 //
-//   model_file_system [--steps N] [--seed S] [--segment N]
+//   model_file_system [--steps N] [--seed S] [--segment N]       (RMEMFS_LONG: ten times the steps)
 //
 // The memory node is a real rmemd over shm. Each segment of steps runs in a child process that mounts, compares the
 // whole tree, works, and ends either cleanly or by _exit() in the middle of everything, as after kill -9. The parent
-// then takes the same steps on its copy of the reference: steps depend on the seed and the reference only.
+// then takes the same steps on its copy of the reference: steps depend on the seed and the reference only. After each
+// segment the checker looks at everything that the reference does not know (blocks, counters, orphans), read only.
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 #include <thread>
 
 #include "fs/file_system.h"
+#include "recovery/checker.h"
 #include "recovery/recover.h"
 #include "reference.h"
 #include "tools/format_file_system.h"
@@ -436,6 +438,17 @@ int run_segment(const std::string& directory, Reference& reference, std::mt19937
   std::_Exit(0);
 }
 
+// As `fsck -n`: a sound image, after a clean end and after a crash.
+int check_image(const std::string& directory) {
+  CheckOptions options;
+  options.directory = directory;
+  auto report = check_file_system(options);
+  EXPECT(report.ok(), "%s", report.error().message().c_str());
+  EXPECT(report->found == 0, "the checker found %lu problems, the first is %s", report->found,
+         report->problems.empty() ? "not told" : report->problems.front().message().c_str());
+  return 0;
+}
+
 // Runs `work` in a process of its own, so that this one never has threads and can go on forking.
 template <typename Work>
 bool in_child(Work work) {
@@ -470,12 +483,14 @@ int run(std::uint64_t steps, std::uint64_t seed, std::uint64_t segment) {
     const std::uint64_t count = std::min(steps - done, 1 + plan() % (2 * segment));
     const bool clean = plan() % 3 == 0;
     step_in_use = done;
-    good = in_child([&] { return run_segment(directory, reference, random, count, clean); });
+    good = in_child([&] { return run_segment(directory, reference, random, count, clean); }) &&
+           in_child([&] { return check_image(directory); });
     Walk walk(reference, random, nullptr);
     for (std::uint64_t i = 0; i < count; ++i) walk.step();
     done += count;
   }
-  if (good) good = in_child([&] { return run_segment(directory, reference, random, 0, true); });
+  good = good && in_child([&] { return run_segment(directory, reference, random, 0, true); }) &&
+         in_child([&] { return check_image(directory); });
   in_child([&] {
     stop_local_node(node);
     return 0;
@@ -490,7 +505,9 @@ int run(std::uint64_t steps, std::uint64_t seed, std::uint64_t segment) {
 }  // namespace rmemfs::model
 
 int main(int argc, char** argv) {
-  std::uint64_t steps = 100000, seed = std::random_device{}(), segment = 2500;
+  const char* const long_run = std::getenv("RMEMFS_LONG");
+  std::uint64_t steps = long_run != nullptr && *long_run != 0 ? 1000000 : 100000, seed = std::random_device{}(),
+                segment = 2500;
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::uint64_t value = std::strtoull(argv[i + 1], nullptr, 10);
     if (std::strcmp(argv[i], "--steps") == 0)

@@ -14,11 +14,12 @@ verify() {   # ROUND WHEN
   if [ $status != 0 ]; then head -n 40 "$WORK/verify.txt" >&2; fail "round $1 $2 (seed $seed)"; fi
 }
 for ((round = 1; round <= rounds; round++)); do
-  spawn load "$load" run "$MNT/r$round" "$WORK/ops$round" $((seed + round)) 8 60
+  spawn load "$load" run "$MNT/r$round" "$WORK/ops$round" $((seed + round)) 8 60 "$WORK/killed$round"
   # What is two rounds old is deleted meanwhile, so that deletions of whole trees are interrupted too.
   if [ $round -gt 2 ]; then spawn rm rm -rf "$MNT/r$((round - 2))"; fi
   sleep "$((RANDOM % 2)).$((RANDOM % 900 + 100))"
   alive "${PID[load]}" || fail "the load ended before the kill"
+  touch "$WORK/killed$round"
   kill_now mount
   reap load || { cat "$WORK/load.log" >&2; fail "round $round: an operation failed while the mount was alive (seed $seed)"; }
   if [ $round -gt 2 ]; then reap rm || true; fi

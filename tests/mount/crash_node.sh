@@ -23,8 +23,9 @@ remount_fs
 "$load" verify "$MNT/r" "$WORK/ops" || fail "something is lost"
 pass "nothing is lost"
 say "both killed at once, node first, and both restarted"
-spawn load "$load" run "$MNT/r2" "$WORK/ops2" 6 4 600
+spawn load "$load" run "$MNT/r2" "$WORK/ops2" 6 4 600 "$WORK/killed"
 wait_for 10 eval '[ "$(cat "$WORK"/ops2.* | grep -c ^ack)" -gt 200 ]' || fail "the load does not get going"
+touch "$WORK/killed"
 kill -9 "${PID[node1]}"
 kill_now mount
 reap node1 || true

@@ -23,8 +23,11 @@ for job in "${jobs[@]}"; do
   run "${words[@]}" --do_verify=1
 done
 run mixed --rw=randrw --rwmixread=40 --bsrange=512-64k --bs_unaligned=1 --ioengine=psync --do_verify=1
+sum_of() { ( cd "$MNT" && cat mixed.* four-processes.* | sha256sum ); }
 run four-processes --rw=randwrite --bs=16k --numjobs=4 --size="$(pick 8M 128M)" --ioengine=psync --fsync=32 --do_verify=1 --group_reporting
+written=$(sum_of)
 remount_fs
+[ "$(sum_of)" = "$written" ] || fail "the mixed and the four processes' files read otherwise through a cold cache"
 say "the same files through a cold cache"
 for job in "${jobs[@]}"; do
   read -r -a words <<<"$job"

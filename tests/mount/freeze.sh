@@ -82,5 +82,7 @@ reap load || { cat "$WORK/load.log" >&2; fail "an operation failed"; }
 remount_fs
 "$HELPERS/crash_load" verify "$MNT/r" "$WORK/ops" || fail "something is lost"
 pass "after SIGCONT of the daemon everything goes on, nothing is lost"
-umount_fs
+signal_nodes STOP
+within $((deadline + 5000)) "umount with every node frozen" umount_fs
+signal_nodes CONT
 fsck_clean

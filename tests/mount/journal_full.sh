@@ -4,7 +4,7 @@ source "$(dirname "$0")/lib.sh"
 start_nodes
 make_fs --journal-slots 2
 mount_fs
-spawn load "$HELPERS/crash_load" run "$MNT/r" "$WORK/ops" 4 16 600
+spawn load "$HELPERS/crash_load" run "$MNT/r" "$WORK/ops" 4 16 600 "$WORK/killed"
 sleep "$(pick 6 60)"
 alive "${PID[load]}" || fail "the load ended: $(cat "$WORK/load.log")"
 for ((i = 0; i < 16; i++)); do
@@ -12,6 +12,7 @@ for ((i = 0; i < 16; i++)); do
   [ "$acknowledged" -ge 5 ] || fail "writer $i made $acknowledged operations only"
 done
 pass "16 writers, $(cat "$WORK"/ops.* | grep -c ^ack) operations"
+touch "$WORK/killed"
 kill_now mount
 reap load || { cat "$WORK/load.log" >&2; fail "an operation failed while the mount was alive"; }
 detach "$MNT"
