@@ -24,6 +24,7 @@ ticks() { local i sum=0; for ((i = 1; i <= NODES; i++)); do sum=$((sum + $(cpu_t
 
 if [ "$TRANSPORT" != tcp ]; then
   watch io io none
+  sleep 1   # a lane that has not used a chunk yet looks for it in the background
   signal_nodes STOP
   before=$(ticks)
   signal USR1 io
