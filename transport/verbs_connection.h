@@ -136,6 +136,7 @@ class VerbsConnection final : public Connection {
   std::optional<std::uint32_t> local_key(const std::byte* data, std::size_t size);
   void ring_doorbell(TimePoint now);
 
+  bool nothing_yet();
   void reap(TimePoint now);
   bool take(const ibv_wc& completion, TimePoint now);  // false: the link is broken
   void finished_until(std::uint64_t sequence);
@@ -174,6 +175,9 @@ class VerbsConnection final : public Connection {
   std::vector<std::uint32_t> free_bounces_, free_results_, free_messages_;
   std::vector<Message> sent_;  // by message
 
+  std::array<ibv_wc, 16> completions_;  // what the last look at the completion queue gave
+  int found_ = 0;                       // of them: by nothing_yet(), for reap()
+  unsigned looks_ = 0;
   bool armed_ = false;
   bool heard_since_armed_ = false;  // so the channel has an event, or is about to
   double wait_us_ = 20;             // mean time that completions made us wait
