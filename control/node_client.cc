@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <filesystem>
+#include <thread>
 
 #include "control/grpc_channel.h"
 #include "control/grpc_status.h"
@@ -51,6 +52,10 @@ Result<GrpcChannel> open_channel(const std::string& address) {
   return open_tcp_channel(std::string(host), std::to_string(number));
 }
 
+// What a mount begins with: one attempt to connect may fail for a reason that passes, such as a node that is starting.
+constexpr Duration kPatience = std::chrono::milliseconds(700);
+constexpr Duration kPause = std::chrono::milliseconds(100);
+
 class Client final : public NodeClient {
  public:
   Client(std::string address, GrpcChannel channel)
@@ -59,7 +64,7 @@ class Client final : public NodeClient {
   Result<NodeDescription> describe(std::uint32_t timeout_ms) override {
     node::DescribeRequest request;
     node::DescribeReply reply;
-    RETURN_IF_ERROR(call(&Stub::Describe, request, reply, timeout_ms, "node describe"));
+    RETURN_IF_ERROR(call(&Stub::Describe, request, reply, timeout_ms, "node describe", kPatience));
     if (reply.protocol_version() != kNodeProtocolVersion) {
       return Error(Errc::kVersion, "node describe",
                    address_ + ": speaks version " + std::to_string(reply.protocol_version()));
@@ -112,7 +117,7 @@ class Client final : public NodeClient {
     node::FenceRequest request;
     write_message(who, *request.mutable_who());
     node::Empty reply;
-    return call(&Stub::Fence, request, reply, timeout_ms, "node fence");
+    return call(&Stub::Fence, request, reply, timeout_ms, "node fence", kPatience);
   }
 
   Result<void> forget(const FileSystemIdentity& who, std::uint32_t timeout_ms) override {
@@ -135,12 +140,16 @@ class Client final : public NodeClient {
 
   template <typename Request, typename Reply>
   Result<void> call(grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*), Request& request,
-                    Reply& reply, std::uint32_t timeout_ms, const char* where) {
+                    Reply& reply, std::uint32_t timeout_ms, const char* where, Duration patience = Duration::zero()) {
     const TimePoint deadline = deadline_after_ms(timeout_ms);
+    const TimePoint patient_until = std::min(deadline, MonoClock::now() + patience);
     Result<void> result = call_once(method, request, reply, deadline, where);
+    const auto unreachable = [&] { return !result.ok() && result.error().code == Errc::kUnreachable; };
     // A node that was restarted since the last call is met through the old, dead connection first; only a call finds
     // that out. Asking once more meets the new one. Every call that comes here may happen twice.
-    if (!result.ok() && result.error().code == Errc::kUnreachable && MonoClock::now() < deadline) {
+    if (unreachable() && MonoClock::now() < deadline) result = call_once(method, request, reply, deadline, where);
+    while (unreachable() && MonoClock::now() + kPause < patient_until) {
+      std::this_thread::sleep_for(kPause);
       result = call_once(method, request, reply, deadline, where);
     }
     return result;

@@ -184,6 +184,30 @@ BOOST_AUTO_TEST_CASE(a_node_that_comes_back_is_seen_within_a_second) {
   }
 }
 
+// What a mount begins with bears with a node that is being started; one that stays away is told soon all the same.
+BOOST_AUTO_TEST_CASE(describe_and_fence_wait_a_moment_for_a_node_that_is_starting) {
+  TemporaryDirectory directory;
+  ScriptedService service;
+  const std::string path = directory / "node.sock";
+  auto client = NodeClient::make("shm:" + path);
+  BOOST_REQUIRE(client.ok());
+  for (const bool describes : {true, false}) {
+    const auto ask = [&] {
+      return describes ? (*client)->describe(5000).ok() : (*client)->fence(some_identity(), 5000).ok();
+    };
+    TimePoint start = MonoClock::now();
+    BOOST_TEST(!ask());
+    BOOST_TEST(elapsed_ms(start) < 2000);
+    std::optional<ServedNode> node;
+    std::jthread later([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(250));
+      node.emplace(service, path);
+    });
+    BOOST_TEST(ask());
+    later.join();
+  }
+}
+
 BOOST_AUTO_TEST_CASE(another_protocol_version_is_refused_by_name) {
   World world(true);
   const auto channel = grpc::CreateChannel(world.node.address(), grpc::InsecureChannelCredentials());
