@@ -179,11 +179,10 @@ void ManagerImpl::reconcile_leases(Node& node) {
     log::warn("leases on {} were not compared: {}", node.address, listed.error().message());
     return;
   }
-  // Lost chunks too (R3). A region's number means something within its pool's generation only.
+  // Lost chunks too (R3). A region's number means something within its pool's generation only. Whatever node a chunk is
+  // on: should two addresses lead to one pool after all (S5), neither takes the other's chunks for strangers.
   std::set<std::pair<RegionId, Generation>> known;
-  for (const Chunk* chunk : chunks_.all()) {
-    if (chunk->node == node.id) known.emplace(chunk->region.id, chunk->region.generation);
-  }
+  for (const Chunk* chunk : chunks_.all()) known.emplace(chunk->region.id, chunk->region.generation);
   std::size_t released = 0;
   for (const LeasedRegion& region : *listed) {
     if (known.contains({region.id, region.generation})) continue;

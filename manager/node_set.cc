@@ -111,36 +111,51 @@ Result<NodeDescription> NodeSet::describe(Node& node, std::uint32_t timeout_ms) 
     note(node, description.error());
     return description;
   }
-  note(node, success());
-  node.generation.store(description->generation.value(), std::memory_order_relaxed);
-  node.pool_bytes.store(description->pool_bytes, std::memory_order_relaxed);
-  node.free_bytes.store(description->free_bytes, std::memory_order_relaxed);
-  node.durability.store(description->durability, std::memory_order_relaxed);
-  node.persist_method.store(description->persist_method, std::memory_order_relaxed);
+  if (const auto claimed = claim(node, description->pool); !claimed.ok()) {
+    if (!node.doubled.exchange(true)) log::error("{}: {} is not used", claimed.error().detail, node.address);
+    note(node, Error(Errc::kUnreachable, "node"));
+    return claimed.error();
+  }
+  node.doubled.store(false);
+  learn(node, *description);
   return description;
+}
+
+Result<void> NodeSet::claim(const Node& node, const Uuid& pool) {
+  std::lock_guard lock(claims_mutex_);
+  return claims_.claim(node.address, pool);
+}
+
+void NodeSet::learn(Node& node, const NodeDescription& description) {
+  note(node, success());
+  node.generation.store(description.generation.value(), std::memory_order_relaxed);
+  node.pool_bytes.store(description.pool_bytes, std::memory_order_relaxed);
+  node.free_bytes.store(description.free_bytes, std::memory_order_relaxed);
+  node.durability.store(description.durability, std::memory_order_relaxed);
+  node.persist_method.store(description.persist_method, std::memory_order_relaxed);
 }
 
 Result<void> NodeSet::fence_all() {
   const std::uint32_t timeout_ms = std::min(deadline_ms_, kFenceTimeoutMs);
-  std::vector<Result<void>> outcomes(nodes_.size());
+  std::vector<Result<NodeDescription>> outcomes(nodes_.size(), Error(Errc::kUnreachable));
   {
     std::vector<std::jthread> threads;
     for (std::size_t i = 0; i < nodes_.size(); ++i) {
       threads.emplace_back([this, i, timeout_ms, &outcomes] {
         Node& node = *nodes_[i];
-        outcomes[i] = node.client->fence(identity_, timeout_ms);
-        if (outcomes[i].ok()) {
-          auto description = describe(node, timeout_ms);
-          node.fenced = description.ok();  // otherwise it joins later, with its leases
-          if (!description.ok()) outcomes[i] = std::move(description).error();
-        } else {
-          note(node, outcomes[i]);
-        }
+        const Result<void> fenced = node.client->fence(identity_, timeout_ms);
+        outcomes[i] = fenced.ok() ? node.client->describe(timeout_ms) : fenced.error();
+        node.fenced = outcomes[i].ok();  // otherwise it joins later, with its leases
+        if (!outcomes[i].ok()) note(node, outcomes[i].error());
       });
     }
   }
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
-    if (outcomes[i].ok()) continue;
+    if (outcomes[i].ok()) {
+      RETURN_IF_ERROR(claim(*nodes_[i], outcomes[i]->pool));
+      learn(*nodes_[i], *outcomes[i]);
+      continue;
+    }
     const Error& error = outcomes[i].error();
     if (no_answer(error.code) && degraded_) continue;
     return node_failure(nodes_[i]->address, error);
@@ -187,6 +202,7 @@ bool NodeSet::join(Node& node, std::uint32_t timeout_ms) {
       log::debug("memory node {} is not fenced yet: {}", node.address, outcome.error().message());
     return false;
   }
+  if (!describe(node, timeout_ms).ok()) return false;  // S5, before anybody looks at its leases
   node.fenced = true;
   hooks_.joined(node);
   return true;

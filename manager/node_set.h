@@ -12,6 +12,9 @@
 //       hook does about it. (A lost generation shows as kRestartedEmpty a moment before the node is resumed.)
 //   S4  A node answers only once it was fenced: one that was silent at a degraded mount gets this mount's epoch before
 //       anything is asked of it, so an older mount cannot write there any more when we begin to.
+//   S5  No two nodes that answer have the same pool: two addresses may lead to one node, and its memory would count
+//       twice. At the mount that is an error; later (addresses move) the second one does not answer as long as it
+//       lasts.
 #pragma once
 
 #include <atomic>
@@ -27,6 +30,7 @@
 #include <vector>
 
 #include "control/node_client.h"
+#include "control/pool_claims.h"
 #include "manager/manager.h"
 #include "util/executor.h"
 
@@ -46,8 +50,9 @@ struct Node {
   std::atomic<std::uint8_t> persist_method{0};
   std::atomic<MonoClock::rep> answered_at{0};  // since the clock's start; 0: never
 
-  bool fenced = false;  // before start() and then its thread's: it has this mount's epoch
-  Generation compared;  // its thread's: chunks were compared with this generation
+  std::atomic<bool> doubled{false};  // its address leads to the pool of another node (S5); the log says so once
+  bool fenced = false;               // before start() and then its thread's: it has this mount's epoch
+  Generation compared;               // its thread's: chunks were compared with this generation
   // Its thread's: lost chunks of generation `compared` that the node does not hold; it is not asked for them again.
   std::unordered_set<std::uint64_t> gone;
   bool suspended = false;  // guarded by health_mutex_
@@ -65,7 +70,7 @@ class NodeSet {
   ~NodeSet();
 
   // Raises the epoch on all nodes at once, and asks what they have. An unreachable one: kUnreachable with its address,
-  // unless options.degraded.
+  // unless options.degraded. Two with the same pool: kInvalid, with both addresses.
   Result<void> fence_all();
 
   // `answered` is called by a node's thread with what the node said. `before` returns a mark that is handed to it
@@ -101,7 +106,7 @@ class NodeSet {
   // What the nodes that answer could still lend.
   std::uint64_t lendable_bytes() const;
 
-  // Refreshes what is known of a node. Blocks.
+  // Refreshes what is known of a node. Blocks. kInvalid: it has the pool of another one (S5), and counts as silent.
   Result<NodeDescription> describe(Node& node, std::uint32_t timeout_ms);
   // Records how a call ended. An answer of an unreachable node is left to its heartbeat (S2).
   void note(Node& node, const Result<void>& outcome);
@@ -111,6 +116,8 @@ class NodeSet {
   void beat(std::stop_token stop, Node& node);
   void ask(Node& node, bool fully);
   bool join(Node& node, std::uint32_t timeout_ms);
+  Result<void> claim(const Node& node, const Uuid& pool);
+  void learn(Node& node, const NodeDescription& description);
   void is_back(Node& node);
 
   FileSystemIdentity identity_;
@@ -119,6 +126,9 @@ class NodeSet {
   bool degraded_ = false;
   std::vector<std::unique_ptr<Node>> nodes_;
   Hooks hooks_;
+
+  std::mutex claims_mutex_;
+  PoolClaims claims_;  // guarded by claims_mutex_
 
   // Not a Mutex: no lane takes it, and the chunk table's and the allocator's are taken inside it.
   std::mutex health_mutex_;

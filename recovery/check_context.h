@@ -63,6 +63,8 @@ struct NodeState {
   std::string address;
   std::unique_ptr<NodeClient> client;
   bool answered = false;
+  bool doubled = false;  // its address leads to the pool of a node before it, whose leases these are
+  Uuid pool;
   Generation generation;
   std::vector<LeasedRegion> leases;
 };

@@ -66,8 +66,8 @@ Result<void> release_unknown(CheckContext& context, NodeState& node) {
     const bool known = std::any_of(context.chunks.begin(), context.chunks.end(), [&](const ChunkInfo& chunk) {
       // An unreadable record may be this region's: the tag says so.
       if (chunk.uncertain) return chunk.id.value() == lease.tag;
-      return chunk.record.node == node.record.id && chunk.record.region.id == lease.id &&
-             chunk.record.region.generation == lease.generation;
+      // Whatever node it names: two addresses may lead to one pool, and its chunks are then of both.
+      return chunk.record.region.id == lease.id && chunk.record.region.generation == lease.generation;
     });
     if (known) continue;
     const std::string detail = "region " + std::to_string(lease.id.value()) + " of " + node.address + ", " +
@@ -111,7 +111,7 @@ Result<void> check_nodes(CheckContext& context) {
   }
   RETURN_IF_ERROR(context.write_all());
   for (NodeState& node : context.nodes) {
-    if (node.answered) RETURN_IF_ERROR(release_unknown(context, node));
+    if (node.answered && !node.doubled) RETURN_IF_ERROR(release_unknown(context, node));
     context.progress(CheckPass::kNodes, done++, total);
   }
   RETURN_IF_ERROR(list_lost_files(context));

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "control/pool_claims.h"
 #include "recovery/check_context.h"
 
 namespace rmemfs {
@@ -17,6 +18,7 @@ Result<void> ask(NodeState& node, const FileSystemIdentity& who, const CheckOpti
   ASSIGN_OR_RETURN(node.client, options.connect ? options.connect(node.address) : NodeClient::make(node.address));
   ASSIGN_OR_RETURN(const NodeDescription description, node.client->describe(options.node_timeout_ms));
   node.generation = description.generation;
+  node.pool = description.pool;
   ASSIGN_OR_RETURN(node.leases, node.client->list(who, options.node_timeout_ms));
   return success();
 }
@@ -45,10 +47,15 @@ Result<void> check_superblock(CheckContext& context) {
     });
   }
   workers.clear();
+  PoolClaims claims;
   for (std::size_t i = 0; i < answers.size(); ++i) {
     NodeState& node = context.nodes[i];
     node.answered = answers[i].ok();
-    if (!node.answered) {
+    if (node.answered) {
+      const auto claimed = claims.claim(node.address, node.pool);
+      node.doubled = !claimed.ok();
+      if (node.doubled) context.notice(claimed.error().detail + ": the file system cannot be mounted so");
+    } else {
       context.notice("node " + node.address +
                      " could not be asked, so its regions were not checked: " + answers[i].error().message());
     }

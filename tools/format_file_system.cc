@@ -23,6 +23,7 @@
 #include <set>
 
 #include "control/node_client.h"
+#include "control/pool_claims.h"
 #include "manager/manager.h"
 #include "manager/metastore.h"
 #include "transport/connection.h"
@@ -154,11 +155,13 @@ struct Nodes {
 
 Result<Nodes> ask_nodes(const FormatOptions& o, const std::vector<NodeRecord>& records, FormatReport& report) {
   Nodes nodes;
+  PoolClaims claims;
   for (const NodeRecord& record : records) {
     const std::string address = node_address_of(o.directory, record);
     ASSIGN_OR_RETURN(auto client, NodeClient::make(address));
     const auto description = client->describe(o.timeout_ms);
     if (!description.ok()) return Error(description.error());
+    RETURN_IF_ERROR(claims.claim(address, description->pool));
     report.pool_bytes += description->pool_bytes;
     report.free_bytes += description->free_bytes;
     nodes.clients.push_back(std::move(client));

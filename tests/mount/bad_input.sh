@@ -83,6 +83,15 @@ refuses "mount of a regular file" 'letter' rmemfs "$WORK/letter" "$MNT"
 start_nodes
 refuses "mkfs over somebody's files" 'foreign' mkfs.rmemfs --node "${NODE_ADDRESS[1]}" "$WORK/foreign"
 [ "$(ls "$WORK/foreign"; cat "$WORK/foreign/diary")" = $'diary\nmine' ] || fail "mkfs changed a foreign directory"
+port=$(random_port)
+spawn two rmemd --size 64M --listen "unix:$WORK/two.sock" --listen "tcp://127.0.0.1:$port"
+wait_for 10 grep -q lending "$WORK/two.log" || fail "the node with two addresses does not start"
+refuses "mkfs, one node by a number and a name" "127\.0\.0\.1:$port and tcp://localhost:$port" \
+  mkfs.rmemfs --node "tcp://127.0.0.1:$port" --node "tcp://localhost:$port" "$DIR"
+refuses "mkfs, one node by a socket and a port" "two\.sock and tcp://127\.0\.0\.1:$port" \
+  mkfs.rmemfs --node "shm:$WORK/two.sock" --node "tcp://127.0.0.1:$port" "$DIR"
+[ ! -e "$DIR" ] || fail "a refused command made $DIR"
+kill_now two
 make_fs
 refuses "mkfs over a file system without --force" 'force|exists|file system' mkfs.rmemfs --node "${NODE_ADDRESS[1]}" "$DIR"
 for what in inode extents; do

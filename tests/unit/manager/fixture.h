@@ -7,6 +7,7 @@
 
 #include <sys/stat.h>
 
+#include <atomic>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -27,24 +28,40 @@ class FakeNode {
   void restart_empty() {
     std::lock_guard lock(mutex_);
     regions_.clear();
-    generation_ = ++generations_;
+    generation_ = new_generation();
+    pool_ = Uuid::random();
   }
   // Started with another pool, an empty one that never met the file system; the old one is put aside.
   void swap_pool() {
     std::lock_guard lock(mutex_);
-    aside_ = {generation_, next_region_, epoch_, std::exchange(regions_, {})};
-    generation_ = ++generations_, next_region_ = 1, epoch_ = 0;
+    aside_ = {generation_, next_region_, epoch_, pool_, std::exchange(regions_, {})};
+    generation_ = new_generation(), next_region_ = 1, epoch_ = 0, pool_ = Uuid::random();
   }
   // Started with the old pool again.
   void swap_back() {
     std::lock_guard lock(mutex_);
     generation_ = aside_.generation, next_region_ = aside_.next_region, epoch_ = aside_.epoch;
+    pool_ = aside_.pool;
     regions_ = aside_.regions;
   }
   // The region is no longer leased, behind the file system's back.
   void drop_region(RegionId region) {
     std::lock_guard lock(mutex_);
     regions_.erase(region.value());
+  }
+  // Says another pool's name.
+  void set_pool(const Uuid& pool) {
+    std::lock_guard lock(mutex_);
+    pool_ = pool;
+  }
+  Uuid pool() {
+    std::lock_guard lock(mutex_);
+    return pool_;
+  }
+  // Says another name each time: nobody can tell that two addresses lead here.
+  void hide_pool() {
+    std::lock_guard lock(mutex_);
+    hides_pool_ = true;
   }
   void set_silent(bool silent) {
     std::lock_guard lock(mutex_);
@@ -92,13 +109,20 @@ class FakeNode {
 
   struct Aside {
     std::uint64_t generation = 0, next_region = 0, epoch = 0;
+    Uuid pool;
     std::map<std::uint64_t, LeasedRegion> regions;
   };
 
   std::mutex mutex_;
   const std::uint64_t pool_bytes_;
-  std::uint64_t generations_ = 1;  // of all its pools: the last one given
-  std::uint64_t generation_ = 1;
+  // No two pools of a cluster have the same one.
+  static std::uint64_t new_generation() {
+    static std::atomic<std::uint64_t> last{0};
+    return ++last;
+  }
+  std::uint64_t generation_ = new_generation();
+  Uuid pool_ = Uuid::random();
+  bool hides_pool_ = false;
   std::uint64_t next_region_ = 1;
   std::uint64_t epoch_ = 0;
   bool silent_ = false;
@@ -115,6 +139,7 @@ class FakeClient final : public NodeClient {
     if (node_->silent_) return Error(Errc::kUnreachable);
     NodeDescription d;
     d.generation = Generation(node_->generation_);
+    d.pool = node_->hides_pool_ ? Uuid::random() : node_->pool_;
     d.pool_bytes = node_->pool_bytes_;
     d.free_bytes = node_->pool_bytes_ - node_->used_locked();
     d.regions = node_->regions_.size();

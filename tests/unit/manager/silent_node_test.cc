@@ -1,4 +1,5 @@
 // Nodes that fall silent: where new data goes meanwhile, what is counted as free, and how writers see it.
+#include <set>
 #include <thread>
 
 #include "fixture.h"
@@ -177,6 +178,75 @@ BOOST_AUTO_TEST_CASE(a_node_that_was_silent_at_the_mount_is_fenced_before_it_cou
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
   BOOST_CHECK_LT(s.node(0).regions(), with_the_leak);
+}
+
+BOOST_AUTO_TEST_CASE(two_addresses_of_one_pool_are_not_mounted) {
+  Fixture fixture({.nodes = 3});
+  fixture.nodes["shm:/node2"] = fixture.nodes["shm:/node0"];
+  for (const bool degraded : {false, true}) {
+    MountOptions options;
+    options.manager.degraded = degraded;
+    Mount m;
+    const auto opened = m.open(fixture.dir.path(), fixture.nodes, options);
+    BOOST_REQUIRE(!opened.ok());
+    BOOST_CHECK(opened.error().code == Errc::kInvalid);
+    for (const char* address : {"shm:/node0", "shm:/node2"})
+      BOOST_CHECK_MESSAGE(opened.error().detail.find(address) != std::string::npos, opened.error().message());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_node_that_comes_with_another_ones_pool_does_not_join) {
+  Silence s(2, 400);
+  s.m.reset();
+  s.node(0).leak(1u << 20);
+  const std::size_t regions = s.node(0).regions();
+  const Uuid own = s.node(0).pool();
+  s.node(0).set_silent(true);
+  s.options.manager.degraded = true;
+  s.m = s.fixture.mount(s.options);
+  s.node(0).set_pool(s.node(1).pool());
+  s.node(0).set_silent(false);
+  for (int i = 0; i < 50; ++i) {
+    BOOST_REQUIRE(s.m->manager->health(NodeId(0)) == NodeHealth::kUnreachable);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  BOOST_CHECK_EQUAL(s.node(0).regions(), regions);  // nobody compared its leases
+  s.node(0).set_pool(own);
+  BOOST_REQUIRE(s.becomes(0, NodeHealth::kAlive));
+}
+
+BOOST_AUTO_TEST_CASE(a_node_whose_address_comes_to_lead_to_another_ones_pool_is_not_used) {
+  Silence s(2, 400);
+  const Uuid own = s.node(0).pool();
+  s.node(0).set_pool(s.node(1).pool());
+  BOOST_REQUIRE(s.becomes(0, NodeHealth::kUnreachable));
+  BOOST_CHECK(s.m->manager->health(NodeId(1)) == NodeHealth::kAlive);
+  s.node(0).set_pool(own);
+  BOOST_REQUIRE(s.becomes(0, NodeHealth::kAlive));
+}
+
+BOOST_AUTO_TEST_CASE(chunks_under_another_address_of_the_pool_are_not_taken_for_a_crash_s_leases) {
+  Fixture fixture({.nodes = 2});
+  fixture.nodes["shm:/node1"] = fixture.nodes["shm:/node0"];
+  FakeNode& node = *fixture.nodes["shm:/node0"];
+  node.hide_pool();
+  std::set<std::uint64_t> nodes_used;
+  {
+    auto m = fixture.mount();
+    const InodeRef file = m->file(m->root(), "f");
+    m->write(file, 0, 5u << 20);
+    const auto pieces = m->manager->map(*file, 0, 5u << 20);
+    for (const Piece& piece : *pieces) nodes_used.insert(piece.chunk->node.value());
+  }
+  BOOST_REQUIRE_EQUAL(nodes_used.size(), 2u);
+  const std::size_t regions = node.regions();
+  node.leak(4096);
+  {
+    auto m = fixture.mount();
+    BOOST_CHECK_EQUAL(m->attributes(m->find(m->root(), "f")).size, 5u << 20);
+    m->manager->close();  // waits for the comparison of leases
+    BOOST_CHECK_EQUAL(node.regions(), regions);
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

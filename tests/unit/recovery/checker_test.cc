@@ -411,6 +411,31 @@ BOOST_AUTO_TEST_CASE(a_chunk_that_never_was_is_an_error) {
   BOOST_CHECK_EQUAL(layout_after_repair(image, image.tree().f, 8192), "0-8192:lost ");
 }
 
+// Made before two addresses of one node were refused, or an address leads elsewhere since.
+BOOST_AUTO_TEST_CASE(a_node_with_two_addresses_is_said_and_keeps_all_its_leases) {
+  Image image;
+  Superblock superblock = *load_superblock(image.path());
+  superblock.nodes.push_back({NodeId(1), "shm:/again/0"});
+  BOOST_REQUIRE(store_superblock(image.path(), superblock).ok());
+  const auto leases = [&image] { return image.node().client()->list(image.identity(), 1000)->size(); };
+  const std::size_t before = leases();
+  BOOST_REQUIRE_GT(before, 1u);
+  const CheckReport report = image.check(Answers::kAll);
+  BOOST_TEST_CONTEXT(listing(report)) {
+    BOOST_CHECK_EQUAL(report.found, 0u);
+    BOOST_CHECK(listing(report).find("shm:/0 and shm:/again/0 are one and the same") != std::string::npos);
+  }
+  BOOST_CHECK_EQUAL(leases(), before);
+  // What really is nobody's is found once and given back once.
+  BOOST_REQUIRE(image.node().client()->lease(image.identity(), 1u << 20, 1u << 20, 9999, 1000).ok());
+  const CheckReport second = image.check(Answers::kAll);
+  BOOST_TEST_CONTEXT(listing(second)) {
+    BOOST_CHECK_EQUAL(second.found, 1u);
+    BOOST_CHECK(codes(second) == std::set{ProblemCode::kLeaseUnknown});
+  }
+  BOOST_CHECK_EQUAL(leases(), before);
+}
+
 BOOST_AUTO_TEST_CASE(a_silent_node_is_said_and_is_no_damage) {
   Image image;
   image.node().silent = true;

@@ -35,7 +35,7 @@ struct Fixture {
     node = std::make_unique<MemoryNode>(*pool);
     server = must(NodeServer::start(*node));
     Listener::Options listening;
-    listening.addresses = {"unix:" + base + "/node.sock"};
+    listening.addresses = {"unix:" + base + "/node.sock", "unix:" + base + "/again.sock"};
     Listener::Routes routes;
     routes.control = server.get();
     listener = must(Listener::start(listening, routes));
@@ -90,6 +90,17 @@ BOOST_AUTO_TEST_CASE(a_node_that_is_not_there_leaves_no_directory) {
   options.nodes.push_back("shm:" + base + "/nobody.sock");
   BOOST_CHECK(refused() == Errc::kUnreachable);
   BOOST_CHECK(!fs::exists(options.directory));
+}
+
+BOOST_AUTO_TEST_CASE(two_addresses_of_one_node_are_refused) {
+  options.nodes.push_back("shm:" + base + "/again.sock");
+  const auto made = format_file_system(options, &report);
+  BOOST_REQUIRE(!made.ok());
+  BOOST_CHECK(made.error().code == Errc::kInvalid);
+  for (const std::string& address : options.nodes)
+    BOOST_CHECK_MESSAGE(made.error().message().find(address) != std::string::npos, made.error().message());
+  BOOST_CHECK(!fs::exists(options.directory));
+  BOOST_CHECK_EQUAL(pool->region_count(), 0u);
 }
 
 BOOST_AUTO_TEST_CASE(options_out_of_range_are_refused) {
