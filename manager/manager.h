@@ -101,6 +101,7 @@ struct NodeStatus {
   std::uint64_t pool_bytes = 0, free_bytes = 0, leased_bytes = 0, used_bytes = 0, lost_bytes = 0;
   std::uint64_t chunks = 0;
   DurabilityDescriptor durability;
+  bool pool_in_file = false;        // its pool outlives its process; false while nothing is known (no generation)
   double seconds_since_answer = 0;  // infinity: it has not answered since the mount
 };
 

@@ -355,6 +355,7 @@ std::vector<NodeStatus> ManagerImpl::nodes() {
     s.free_bytes = node->free_bytes.load(std::memory_order_relaxed);
     s.durability = {static_cast<Durability>(node->durability.load(std::memory_order_relaxed)),
                     static_cast<PersistMethod>(node->persist_method.load(std::memory_order_relaxed))};
+    s.pool_in_file = node->pool_in_file.load(std::memory_order_relaxed);
     const auto answered = MonoClock::duration(node->answered_at.load(std::memory_order_relaxed));
     s.seconds_since_answer = answered.count() == 0 ? std::numeric_limits<double>::infinity()
                                                    : std::chrono::duration<double>(now - answered).count();

@@ -131,6 +131,7 @@ void NodeSet::learn(Node& node, const NodeDescription& description) {
   node.generation.store(description.generation.value(), std::memory_order_relaxed);
   node.pool_bytes.store(description.pool_bytes, std::memory_order_relaxed);
   node.free_bytes.store(description.free_bytes, std::memory_order_relaxed);
+  node.pool_in_file.store(!description.pool_path.empty(), std::memory_order_relaxed);
   node.durability.store(description.durability, std::memory_order_relaxed);
   node.persist_method.store(description.persist_method, std::memory_order_relaxed);
 }

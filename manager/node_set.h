@@ -46,6 +46,7 @@ struct Node {
   std::atomic<std::uint64_t> generation{0};
   std::atomic<std::uint64_t> pool_bytes{0};
   std::atomic<std::uint64_t> free_bytes{0};
+  std::atomic<bool> pool_in_file{false};
   std::atomic<std::uint8_t> durability{0};
   std::atomic<std::uint8_t> persist_method{0};
   std::atomic<MonoClock::rep> answered_at{0};  // since the clock's start; 0: never

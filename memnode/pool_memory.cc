@@ -17,6 +17,7 @@
 #include <optional>
 
 #include "util/log.h"
+#include "util/medium.h"
 
 namespace rmemfs {
 namespace {
@@ -38,6 +39,16 @@ Error failed(const std::string& path, const char* what) {
 std::string parent_of(const std::string& path) {
   const std::size_t slash = path.rfind('/');
   return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+}
+
+// A pool that calls itself persistent must not be in this host's memory. What cannot be looked at is left to open().
+Result<void> check_persistent(const std::string& path) {
+  auto found = memory_file_system(path);
+  if (!found.ok()) found = memory_file_system(parent_of(path));
+  if (!found.ok() || found->empty()) return success();
+  return Error(Errc::kNotSupported, kWhere,
+               path + " is on " + std::string(*found) +
+                   ", in this host's memory, and does not survive its restart: give it without pmem:");
 }
 
 std::optional<std::uint64_t> meminfo(std::string_view wanted) {
@@ -120,6 +131,7 @@ Result<std::unique_ptr<PoolMemory>> PoolMemory::open(const PoolOptions& options)
   if (options.hugepages == Hugepages::k2M || options.hugepages == Hugepages::k1G) {
     return Error(Errc::kInvalid, kWhere, "huge pages are for memory without a file; put the file on hugetlbfs instead");
   }
+  if (options.persistent && !options.forced) RETURN_IF_ERROR(check_persistent(options.path));
   UniqueFd fd(::open(options.path.c_str(), O_RDWR | O_CLOEXEC));
   if (fd.valid()) return open_existing(options, std::move(fd));
   if (errno != ENOENT) return failed(options.path, "open");

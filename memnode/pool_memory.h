@@ -25,6 +25,7 @@ enum class Hugepages : std::uint8_t { kAuto, kOff, k2M, k1G };
 struct PoolOptions {
   std::string path;                       // empty: anonymous
   bool persistent = false;                // `path` is mapped by libpmem
+  bool forced = false;                    // tests: `persistent` also on a file system in memory; survives nothing
   std::uint64_t data_bytes = 0;           // to lend; 0: what the existing pool has
   Hugepages hugepages = Hugepages::kOff;  // kInvalid with a path: its file system decides, and persistent memory itself
   std::function<void()> after_persist;    // tests look at the bytes here; the pool's lock may be held
@@ -32,8 +33,9 @@ struct PoolOptions {
 
 class PoolMemory {
  public:
-  // kInvalid (no size for a new pool, or another size than the pool has), kExists (PATH is not a pool), kLocked,
-  // kNoSpace, kNoMemory, and what check_superblock returns. The detail says all of it.
+  // kInvalid (no size for a new pool, or another size than the pool has), kNotSupported (persistent, on a file system
+  // in memory), kExists (PATH is not a pool), kLocked, kNoSpace, kNoMemory, and what check_superblock returns. The
+  // detail says all of it.
   static Result<std::unique_ptr<PoolMemory>> open(const PoolOptions& options);
   ~PoolMemory();
   PoolMemory(const PoolMemory&) = delete;

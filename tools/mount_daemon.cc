@@ -24,6 +24,7 @@
 #include "transport/local_memory.h"
 #include "transport/region_places.h"
 #include "util/log.h"
+#include "util/medium.h"
 
 namespace rmemfs {
 namespace {
@@ -59,15 +60,41 @@ bool survives_power_loss(const std::vector<NodeStatus>& nodes) {
   return true;
 }
 
-// One line, for the log and rmemctl: what a returned fsync survives.
-std::string survival(const std::vector<NodeStatus>& nodes) {
-  std::string text = "a returned fsync survives the death of the mount daemon and of a memory node's process";
-  if (survives_power_loss(nodes)) {
-    text += ", and power loss of every host";
-  } else {
-    text +=
-        "; names and attributes survive power loss of this host; file data does not survive power loss or restart "
-        "of a memory node's host (volatile memory, one replica)";
+void add_to_list(std::string& list, const std::string& item) { list += (list.empty() ? "" : ", ") + item; }
+
+// What of the metadata is in this host's memory, as half a sentence; empty: nothing.
+Result<std::string> metadata_in_memory(const std::string& directory, const Superblock& superblock) {
+  std::string text;
+  ASSIGN_OR_RETURN(const std::string_view store, memory_file_system(directory));
+  if (!store.empty()) text = "the metadata directory is on " + std::string(store);
+  if (superblock.journal_path.empty()) return text;
+  ASSIGN_OR_RETURN(const std::string_view journal, memory_file_system(journal_path_of(directory, superblock)));
+  if (!journal.empty()) text += (text.empty() ? "" : " and ") + ("the journal is on " + std::string(journal));
+  return text;
+}
+
+// One line, for the log and rmemctl: what a returned fsync survives. `in_memory`: see metadata_in_memory().
+std::string survival(const std::vector<NodeStatus>& nodes, const std::string& in_memory) {
+  std::string anonymous, unknown;
+  for (const NodeStatus& node : nodes) {
+    if (node.generation == Generation())
+      add_to_list(unknown, node.address);
+    else if (!node.pool_in_file)
+      add_to_list(anonymous, node.address);
+  }
+  std::string text = "a returned fsync survives the death of the mount daemon";
+  if (anonymous.empty() && unknown.empty()) text += " and of a memory node's process";
+  const bool persistent = survives_power_loss(nodes);
+  if (persistent && in_memory.empty()) return text + ", and power loss of every host";
+  if (!anonymous.empty())
+    text += "; file data does not survive the death of the process of " + anonymous + " (its pool is not in a file)";
+  if (!unknown.empty()) text += "; nothing is known yet of " + unknown;
+  if (in_memory.empty())
+    text += "; names and attributes survive power loss of this host";
+  else
+    text += "; names and attributes do not survive power loss or restart of this host (" + in_memory + ")";
+  if (!persistent) {
+    text += "; file data does not survive power loss or restart of a memory node's host (volatile memory, one replica)";
   }
   return text;
 }
@@ -120,6 +147,7 @@ class MountDaemon {
   const MountJob& job_;
   const TimePoint started_ = MonoClock::now();
   Events events_;
+  std::string in_memory_;                  // of the metadata; constant once open() is through
   std::optional<LocalNode> local_, made_;  // made_: by this run, with its file system
   std::atomic<bool> announced_{false};     // it serves, or has served
   UniqueFd lock_;
@@ -194,6 +222,10 @@ Result<void> MountDaemon::open() {
   }
 
   const MountOptions& options = job_.options;
+  ASSIGN_OR_RETURN(in_memory_, metadata_in_memory(job_.directory, superblock));
+  if (options.require_persistent && !in_memory_.empty()) {
+    return Error(Errc::kInvalid, "", "require=persistent: " + in_memory_ + ", in this host's memory");
+  }
   RETURN_IF_ERROR(
       check_nodes(job_.directory, superblock, options.degraded, std::min(options.deadline_ms, kNodeCheckMs)));
   RecoverOptions recovery;
@@ -285,7 +317,7 @@ AdminStatus MountDaemon::status() const {
   out.mountpoint = job_.mountpoint;
   out.version = RMEMFS_VERSION;
   out.state = manager_->is_fenced() ? "fenced" : job_.options.read_only ? "read-only" : "serving";
-  out.survives = survival(manager_->nodes());
+  out.survives = survival(manager_->nodes(), in_memory_);
   out.pid = static_cast<std::uint64_t>(::getpid());
   out.epoch = store_->superblock.epoch.value();
   out.lanes = mount_->lane_count();
@@ -434,7 +466,7 @@ Result<void> MountDaemon::run(const std::function<void()>& on_serving) {
   }
   mount_->on_serving = [&] {
     log::info("{} is mounted on {}: {} lanes, epoch {}; {}", job_.directory, job_.mountpoint, mount_->lane_count(),
-              store_->superblock.epoch.value(), survival(manager_->nodes()));
+              store_->superblock.epoch.value(), survival(manager_->nodes(), in_memory_));
     on_serving();
     announced_.store(true);
     purge_orphans(*manager_, mount_->executor(0));

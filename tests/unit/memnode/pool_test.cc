@@ -4,6 +4,7 @@
 
 #include <boost/test/unit_test.hpp>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 
 #include "tests/unit/memnode/fixture.h"
@@ -218,7 +219,7 @@ BOOST_AUTO_TEST_CASE(an_ordinary_pool_from_before_the_hosts_restart_does_not_cou
 BOOST_AUTO_TEST_CASE(a_persistent_pool_keeps_its_contents_and_its_kind) {
   ShmDirectory directory;
   PoolOptions options = pool_at(directory / "p");
-  options.persistent = true;
+  options.persistent = options.forced = true;
   const auto who = identity();
   PoolRegion region;
   {
@@ -237,6 +238,24 @@ BOOST_AUTO_TEST_CASE(a_persistent_pool_keeps_its_contents_and_its_kind) {
   BOOST_TEST(pool->adopted());
   BOOST_REQUIRE(pool->regions_of(who.uuid).size() == 1u);
   BOOST_TEST((pool->bytes()[region.offset] == std::byte{1}));
+}
+
+BOOST_AUTO_TEST_CASE(memory_is_not_taken_for_persistent) {
+  ShmDirectory directory;  // on tmpfs
+  PoolOptions options = pool_at(directory / "p");
+  options.persistent = true;
+  const auto refused = [&options] {
+    const auto pool = Pool::open(options);
+    return !pool.ok() && pool.error().code == Errc::kNotSupported &&
+           pool.error().detail.find("tmpfs") != std::string::npos;
+  };
+  BOOST_TEST(refused());
+  BOOST_TEST(!std::filesystem::exists(directory / "p"));
+  BOOST_TEST(!std::filesystem::exists(directory / "p.forming"));
+  options.forced = true;
+  open_pool(options);
+  options.forced = false;
+  BOOST_TEST(refused());  // nor one that is there already
 }
 
 BOOST_AUTO_TEST_CASE(full_tables_say_so_and_idle_file_systems_make_room) {
