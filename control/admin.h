@@ -22,6 +22,7 @@ struct AdminNode {
 
 struct AdminStatus {
   std::string uuid, directory, mountpoint, version, state;  // state: "serving", "fenced", "read-only"
+  std::string reason;                                       // of a state that is not "serving"; a sentence
   std::string survives;                                     // one line: what a returned fsync survives
   std::uint64_t pid = 0, epoch = 0, lanes = 0;
   std::uint64_t total_bytes = 0, free_bytes = 0, inodes = 0, lost_bytes = 0;

@@ -24,6 +24,7 @@ class Client final : public AdminClient {
     status.mountpoint = reply.mountpoint();
     status.version = reply.version();
     status.state = reply.state();
+    status.reason = reply.reason();
     status.survives = reply.survives();
     status.pid = reply.pid();
     status.epoch = reply.epoch();

@@ -41,6 +41,7 @@ class Adapter final : public admin::Admin::Service {
     reply->set_mountpoint(status.mountpoint);
     reply->set_version(status.version);
     reply->set_state(status.state);
+    reply->set_reason(status.reason);
     reply->set_survives(status.survives);
     reply->set_pid(status.pid);
     reply->set_epoch(status.epoch);

@@ -220,6 +220,8 @@ class Manager {
   // A node fenced us: a newer mount has taken over. Everything fails with kFenced from now on.
   virtual void fenced() = 0;
   virtual bool is_fenced() const = 0;
+  // Why changes end with kReadOnly: what the metadata store failed with. Empty: it did not. Any thread.
+  virtual std::string store_failure() const = 0;
   std::function<void()> on_fenced;  // called once; set before the first operation
 
   // Stops the heartbeat, waits for background work. The journal is closed by its owner afterwards.

@@ -16,6 +16,18 @@ void raise(std::atomic<std::uint64_t>& number, std::uint64_t to) {
 
 }  // namespace
 
+void StoreFailure::set(std::string reason) {
+  std::lock_guard lock(mutex_);
+  if (failed()) return;
+  reason_ = std::move(reason);
+  failed_.store(true, std::memory_order_release);
+}
+
+std::string StoreFailure::reason() const {
+  std::lock_guard lock(mutex_);
+  return reason_;
+}
+
 Result<void> ManagerImpl::readable() const {
   if (fenced_.load(std::memory_order_acquire)) return Error(Errc::kFenced, "manager");
   return success();
@@ -23,7 +35,7 @@ Result<void> ManagerImpl::readable() const {
 
 Result<void> ManagerImpl::writable() const {
   RETURN_IF_ERROR(readable());
-  if (failed_->load(std::memory_order_acquire)) return Error(Errc::kReadOnly, "manager");
+  if (failure_->failed()) return Error(Errc::kReadOnly, "manager");
   return success();
 }
 

@@ -32,6 +32,19 @@
 
 namespace rmemfs {
 
+// That the metadata store failed, and with what: the first error stays. Any thread.
+class StoreFailure {
+ public:
+  void set(std::string reason);
+  bool failed() const { return failed_.load(std::memory_order_acquire); }
+  std::string reason() const;  // empty: it did not fail
+
+ private:
+  std::atomic<bool> failed_{false};
+  mutable std::mutex mutex_;
+  std::string reason_;  // guarded by mutex_
+};
+
 class ManagerImpl final : public Manager {
  public:
   ManagerImpl(const Superblock& superblock, Metastore& metastore, Journal& journal, BlockingPool& pool,
@@ -88,6 +101,7 @@ class ManagerImpl final : public Manager {
   void chunk_lost(const Chunk& chunk) override;
   void fenced() override;
   bool is_fenced() const override { return fenced_.load(std::memory_order_acquire); }
+  std::string store_failure() const override { return failure_->reason(); }
 
   void close() override;
 
@@ -171,7 +185,7 @@ class ManagerImpl final : public Manager {
   ChunkMap chunks_;
   // Shared with the journal's callbacks, which may outlive the manager.
   const std::shared_ptr<ExtentAllocator> allocator_ = std::make_shared<ExtentAllocator>();
-  const std::shared_ptr<std::atomic<bool>> failed_ = std::make_shared<std::atomic<bool>>(false);
+  const std::shared_ptr<StoreFailure> failure_ = std::make_shared<StoreFailure>();
   InodeCache cache_;
   std::atomic<std::uint64_t> next_inode_{2};
   std::atomic<std::uint64_t> inodes_{1};

@@ -97,9 +97,9 @@ Result<void> ManagerImpl::start() {
   // The journal may call these after the manager is gone: they hold what they need.
   journal_.on_applied = [&store = metastore_](CommitId applied) { store.overlay_drop(applied); };
   journal_.on_persisted = [allocator = allocator_](CommitId persisted) { allocator->persisted(persisted); };
-  journal_.on_failure = [failed = failed_](const Error& error) {
+  journal_.on_failure = [failure = failure_](const Error& error) {
     log::error("the metadata store failed ({}): the mount is read-only from now on", error.message());
-    failed->store(true, std::memory_order_release);
+    failure->set(error.message());
   };
 
   RETURN_IF_ERROR(nodes_->fence_all());

@@ -316,7 +316,18 @@ AdminStatus MountDaemon::status() const {
   out.directory = job_.directory;
   out.mountpoint = job_.mountpoint;
   out.version = RMEMFS_VERSION;
-  out.state = manager_->is_fenced() ? "fenced" : job_.options.read_only ? "read-only" : "serving";
+  const std::string failure = manager_->store_failure();
+  out.state = "serving";
+  if (manager_->is_fenced()) {
+    out.state = "fenced";
+    out.reason = "a newer mount has taken over";
+  } else if (!failure.empty()) {
+    out.state = "read-only";
+    out.reason = "the metadata store failed (" + failure + ")";
+  } else if (job_.options.read_only) {
+    out.state = "read-only";
+    out.reason = "mounted with -o ro";
+  }
   out.survives = survival(manager_->nodes(), in_memory_);
   out.pid = static_cast<std::uint64_t>(::getpid());
   out.epoch = store_->superblock.epoch.value();

@@ -66,7 +66,8 @@ int print_status(const AdminStatus& s, bool json) {
     Json out;
     out.begin_object();
     out.field("uuid", s.uuid).field("directory", s.directory).field("mountpoint", s.mountpoint);
-    out.field("version", s.version).field("state", s.state).field("survives", s.survives);
+    out.field("version", s.version).field("state", s.state).field("reason", s.reason);
+    out.field("survives", s.survives);
     out.field("pid", s.pid).field("epoch", s.epoch).field("lanes", s.lanes);
     out.field("total_bytes", s.total_bytes).field("free_bytes", s.free_bytes).field("inodes", s.inodes);
     out.field("lost_bytes", s.lost_bytes).field("uptime_seconds", s.uptime_seconds);
@@ -74,7 +75,7 @@ int print_status(const AdminStatus& s, bool json) {
     std::printf("%s\n", out.text().c_str());
     return 0;
   }
-  print_table({{"state", s.state},
+  print_table({{"state", s.reason.empty() ? s.state : s.state + ": " + s.reason},
                {"mounted on", s.mountpoint},
                {"directory", s.directory},
                {"uuid", s.uuid},

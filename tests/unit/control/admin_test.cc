@@ -19,6 +19,7 @@ AdminHandlers some_handlers() {
     status.mountpoint = "/mnt";
     status.version = "1.2";
     status.state = "serving";
+    status.reason = "because";
     status.survives = "daemon death";
     status.pid = 1;
     status.epoch = 2;
@@ -70,6 +71,7 @@ BOOST_AUTO_TEST_CASE(every_question_is_answered) {
   const auto status = (*client)->status(5000);
   BOOST_REQUIRE(status.ok());
   BOOST_TEST(status->directory == "/d\xff");
+  BOOST_TEST(status->reason == "because");
   BOOST_TEST(status->survives == "daemon death");
   BOOST_TEST(status->lost_bytes == 7u);
   BOOST_TEST(status->uptime_seconds == 8.5);
