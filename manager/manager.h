@@ -125,6 +125,9 @@ class Manager {
                                                BlockingPool& pool, const ManagerOptions& options);
   // Writes the first records (root directory) of a new file system through `home`. For mkfs.
   static Result<void> format(Home& home, const Superblock& superblock);
+  // The most that one transaction of any operation may need, in bytes of its payload: what grows without bound is cut
+  // into several. A journal that cannot hold it (transaction_capacity) refuses some ordinary calls for ever.
+  static std::size_t largest_transaction_bytes();
   virtual ~Manager() = default;
 
   // Inodes.

@@ -217,7 +217,19 @@ inline constexpr std::size_t kInodeBytes = 8 + 9 + 128;
 inline constexpr std::size_t kCounterBytes = 8 + 16 + 8;
 inline constexpr std::size_t kOrphanBytes = 8 + 9;
 inline constexpr std::size_t kExtentStepBytes = 224;  // puts after splits, an erase, a run of the bitmap
-constexpr std::size_t dirent_bytes(std::string_view name) { return 8 + 17 + name.size() + 16; }
+constexpr std::size_t dirent_bytes(std::size_t name_bytes) { return 8 + 17 + name_bytes + 16; }
+constexpr std::size_t dirent_bytes(std::string_view name) { return dirent_bytes(name.size()); }
+// Both directories, the moved and the replaced inode, which may become an orphan, and both names.
+constexpr std::size_t rename_bytes(std::size_t name_bytes, std::size_t new_name_bytes) {
+  return 4 * kInodeBytes + dirent_bytes(name_bytes) + dirent_bytes(new_name_bytes) + kOrphanBytes;
+}
+// `target_bytes`: of a symbolic link, else 0.
+constexpr std::size_t make_bytes(std::size_t name_bytes, std::size_t target_bytes) {
+  const std::size_t symlink_bytes = target_bytes == 0 ? 0 : 8 + 9 + target_bytes;
+  return 2 * kInodeBytes + dirent_bytes(name_bytes) + symlink_bytes + 2 * kCounterBytes;
+}
+// What a step of truncate, punch or purge takes besides its extents; one extent always goes.
+constexpr std::size_t kStepOverheadBytes = 2 * kInodeBytes + kCounterBytes + 3 * kOrphanBytes;
 
 // ctime becomes now unless given.
 void apply_change(Attributes& attributes, const AttributeChange& change, Timestamp now);

@@ -136,9 +136,7 @@ Task<Result<InodeRef>> ManagerImpl::make_node(InodeRef parent, std::string_view 
   CO_RETURN_IF_ERROR(check_name(name));
   CO_RETURN_IF_ERROR(check_node(node));
   if (!S_ISLNK(node.mode)) node.symlink_target = {};
-  const std::size_t symlink_bytes = node.symlink_target.empty() ? 0 : 8 + 9 + node.symlink_target.size();
-  CO_ASSIGN_OR_RETURN(SlotReservation slots,
-                      co_await room(2 * kInodeBytes + dirent_bytes(name) + symlink_bytes + 2 * kCounterBytes));
+  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(make_bytes(name.size(), node.symlink_target.size())));
   auto child = std::make_shared<Inode>(InodeNumber(next_inode_.fetch_add(1, std::memory_order_relaxed)));
   // In the cache before its record exists: whoever meets the name right after the commit finds this object.
   cache_.insert(child);

@@ -11,7 +11,6 @@ namespace rmemfs {
 namespace {
 
 constexpr std::size_t kMaxExtentsPerStep = 64;
-constexpr std::size_t kStepOverheadBytes = 2 * kInodeBytes + kCounterBytes + 2 * kOrphanBytes;
 
 std::size_t step_extents(const Journal& journal) {
   const std::size_t room = journal.max_payload_bytes();
@@ -137,6 +136,11 @@ Result<std::unique_ptr<Manager>> Manager::open(const Superblock& superblock, Met
   auto manager = std::make_unique<ManagerImpl>(superblock, metastore, journal, pool, options);
   RETURN_IF_ERROR(manager->start());
   return manager;
+}
+
+std::size_t Manager::largest_transaction_bytes() {
+  return std::max({rename_bytes(kMaxNameBytes, kMaxNameBytes), make_bytes(kMaxNameBytes, kMaxSymlinkBytes),
+                   kStepOverheadBytes + kExtentStepBytes});
 }
 
 Result<void> Manager::format(Home& home, const Superblock&) {

@@ -170,8 +170,7 @@ Task<Result<InodeRef>> ManagerImpl::rename(InodeRef parent, std::string_view nam
                                            std::string_view new_name, RenameMode mode, std::uint64_t request) {
   CO_RETURN_IF_ERROR(check_new_name(name));
   CO_RETURN_IF_ERROR(check_new_name(new_name));
-  CO_ASSIGN_OR_RETURN(SlotReservation slots,
-                      co_await room(4 * kInodeBytes + dirent_bytes(name) + dirent_bytes(new_name) + kOrphanBytes));
+  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(rename_bytes(name.size(), new_name.size())));
   Renaming renaming{parent, name, new_parent, new_name, mode, request, std::move(slots), {}, {}, false, {}};
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     CO_ASSIGN_OR_RETURN(const bool done, try_rename(renaming));

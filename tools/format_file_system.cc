@@ -24,6 +24,7 @@
 
 #include "control/node_client.h"
 #include "control/pool_claims.h"
+#include "journal/journal_format.h"
 #include "manager/manager.h"
 #include "manager/metastore.h"
 #include "transport/connection.h"
@@ -41,6 +42,26 @@ Error invalid(std::string sentence) { return Error(Errc::kInvalid, kWhere, std::
 
 Error local(const std::string& path, int number) {
   return Error(errc_from_errno(number), kWhere, path + ": " + std::strerror(number));
+}
+
+constexpr std::uint32_t kMinSlotBytes = 256, kMaxSlotBytes = 65536, kMinSlots = 2, kMaxSlots = 1048576;
+
+bool holds_every_change(const JournalGeometry& journal) {
+  return transaction_slots(journal, Manager::largest_transaction_bytes()) != 0;
+}
+
+// With the smallest values that would do: of one size given the other.
+Error journal_too_small(const JournalGeometry& journal) {
+  const auto slots = [](std::uint32_t slot_bytes) {
+    return transaction_slots({slot_bytes, kMaxSlots}, Manager::largest_transaction_bytes());
+  };
+  JournalGeometry larger = journal;
+  while (!holds_every_change(larger)) larger.slot_bytes *= 2;
+  return invalid("a journal of " + std::to_string(journal.slot_count) + " slots of " +
+                 std::to_string(journal.slot_bytes) + " bytes cannot hold the largest change, of " +
+                 std::to_string(Manager::largest_transaction_bytes()) + " bytes: it needs at least " +
+                 std::to_string(slots(journal.slot_bytes)) + " slots of this size, or slots of at least " +
+                 std::to_string(larger.slot_bytes) + " bytes");
 }
 
 struct OldFileSystem {
@@ -69,10 +90,11 @@ Result<void> check_options(const FormatOptions& o) {
     return invalid("the chunk size must be a power of two from 64K to 4G");
   }
   const JournalGeometry& j = o.journal;
-  if (!std::has_single_bit(j.slot_bytes) || j.slot_bytes < 256 || j.slot_bytes > 65536) {
+  if (!std::has_single_bit(j.slot_bytes) || j.slot_bytes < kMinSlotBytes || j.slot_bytes > kMaxSlotBytes) {
     return invalid("a journal slot must be a power of two from 256 to 65536 bytes");
   }
-  if (j.slot_count < 2 || j.slot_count > 1048576) return invalid("the journal must have 2 to 1048576 slots");
+  if (j.slot_count < kMinSlots || j.slot_count > kMaxSlots) return invalid("the journal must have 2 to 1048576 slots");
+  if (!holds_every_change(j)) return journal_too_small(j);
   return success();
 }
 

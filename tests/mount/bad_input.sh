@@ -60,6 +60,10 @@ refuses "rmemfs-dump, a pool of zeros" '^rmemfs-dump: .*/zeros is not the pool o
 refuses "mkfs, no node" 'node' mkfs.rmemfs "$DIR"
 refuses "mkfs, bad chunk size" '3Q' mkfs.rmemfs --node "shm:$WORK/x.sock" --chunk-size 3Q "$DIR"
 refuses "mkfs, bad node address" 'carrier-pigeon' mkfs.rmemfs --node carrier-pigeon:/x "$DIR"
+for geometry in 2:256 3:256 2:512 2:1024 4:1024; do
+  refuses "mkfs, a journal of ${geometry%:*} slots of ${geometry#*:} bytes" 'at least [0-9]+ slots of this size, or slots of at least [0-9]+ bytes' \
+    mkfs.rmemfs --node "shm:$WORK/x.sock" --journal-slots "${geometry%:*}" --journal-slot-size "${geometry#*:}" "$DIR"
+done
 refuses "mkfs, a node that does not answer" 'absent\.sock: No such file or directory: the memory node cannot be reached' mkfs.rmemfs --node "shm:$WORK/absent.sock" "$DIR"
 refuses "mkfs, a tcp node that does not answer" '127\.0\.0\.1:9: Connection refused: the memory node cannot be reached' mkfs.rmemfs --node tcp://127.0.0.1:9 "$DIR"
 refuses "rmemfs, bad size of --local" '2Q' rmemfs --local 2Q "$DIR" "$MNT"

@@ -2,7 +2,7 @@
 # A journal of 2 slots and 16 writers: progress for each of them, and nothing lost when the daemon dies.
 source "$(dirname "$0")/lib.sh"
 start_nodes
-make_fs --journal-slots 2
+make_fs --journal-slots 2 --journal-slot-size 4096   # the fewest, of the smallest size with which any change fits
 mount_fs
 spawn load "$HELPERS/crash_load" run "$MNT/r" "$WORK/ops" 4 16 600 "$WORK/killed"
 sleep "$(pick 6 60)"

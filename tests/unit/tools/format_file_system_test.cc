@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "journal/journal_format.h"
+#include "manager/manager.h"
 #include "memnode/listener.h"
 #include "memnode/memory_node.h"
 #include "recovery/checker.h"
@@ -115,6 +117,33 @@ BOOST_AUTO_TEST_CASE(options_out_of_range_are_refused) {
     BOOST_CHECK(refused() == Errc::kInvalid);
   }
   BOOST_CHECK(!fs::exists(good.directory));
+}
+
+BOOST_AUTO_TEST_CASE(a_journal_that_cannot_hold_every_change_is_refused_with_the_smallest_that_can) {
+  options.dry_run = true;
+  const std::size_t largest = Manager::largest_transaction_bytes();
+  for (std::uint32_t slot_bytes = 256; slot_bytes <= 65536; slot_bytes *= 2) {
+    const std::uint32_t least = std::max(transaction_slots({slot_bytes, 1048576}, largest), 2u);
+    options.journal = {slot_bytes, least};
+    BOOST_TEST_CONTEXT(least << " slots of " << slot_bytes << " bytes") {
+      BOOST_CHECK(format_file_system(options).ok());
+      if (least == 2) continue;
+      options.journal.slot_count = least - 1;
+      const auto made = format_file_system(options);
+      BOOST_REQUIRE(!made.ok());
+      BOOST_CHECK(made.error().code == Errc::kInvalid);
+      BOOST_CHECK(made.error().detail.find("at least " + std::to_string(least) + " slots") != std::string::npos);
+    }
+  }
+  options.journal = {1024, 2};
+  const auto made = format_file_system(options);
+  BOOST_REQUIRE(!made.ok());
+  BOOST_CHECK_MESSAGE(made.error().detail.find("slots of at least 4096 bytes") != std::string::npos,
+                      made.error().message());
+  options.journal = {4096, 2};
+  BOOST_CHECK(format_file_system(options).ok());
+  options.journal = {2048, 2};
+  BOOST_CHECK(refused() == Errc::kInvalid);
 }
 
 BOOST_AUTO_TEST_CASE(somebody_elses_files_and_a_locked_file_system_are_refused_even_with_force) {
