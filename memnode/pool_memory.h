@@ -25,7 +25,7 @@ enum class Hugepages : std::uint8_t { kAuto, kOff, k2M, k1G };
 struct PoolOptions {
   std::string path;                       // empty: anonymous
   bool persistent = false;                // `path` is mapped by libpmem
-  bool forced = false;                    // tests: `persistent` also on a file system in memory; survives nothing
+  bool forced = false;                    // `persistent` also on a file system in memory, to try it: survives nothing
   std::uint64_t data_bytes = 0;           // to lend; 0: what the existing pool has
   Hugepages hugepages = Hugepages::kOff;  // kInvalid with a path: its file system decides, and persistent memory itself
   std::function<void()> after_persist;    // tests look at the bytes here; the pool's lock may be held

@@ -227,6 +227,8 @@ int serve(const Arguments& arguments, const sigset_t& signals, const UniqueFd& b
   PoolOptions pool_options;
   pool_options.persistent = arguments.pool.starts_with(kPmemPrefix);
   pool_options.path = pool_options.persistent ? arguments.pool.substr(kPmemPrefix.size()) : arguments.pool;
+  const char* const force = std::getenv("PMEM_IS_PMEM_FORCE");  // libpmem's own, for those who have no such memory
+  pool_options.forced = force != nullptr && std::string_view(force) == "1";
   pool_options.data_bytes = arguments.size;
   pool_options.hugepages = arguments.hugepages;
   if (pool_options.persistent && pool_options.path.empty()) {

@@ -97,8 +97,9 @@ ended second 15 || fail "the mount of the node on huge pages does not end"
 kill_now second; kill_now huge
 pass "a node on huge pages"
 
-# A node that makes writes persistent (no real persistent memory, so slowly): one PERSIST for what fsync finds new.
-spawn pmem rmemd --insecure --size 24M --pool pmem:/dev/shm/pmem --listen "rdma://$RDMA_IP:7482"
+# A node that makes writes persistent (as if: it is ordinary memory): one PERSIST for what fsync finds new.
+# The guest has no file system but in memory, so it is taken for persistent.
+PMEM_IS_PMEM_FORCE=1 spawn pmem rmemd --insecure --size 24M --pool pmem:/dev/shm/pmem --listen "rdma://$RDMA_IP:7482"
 wait_for 10 grep -q ' lending ' "$WORK/pmem.log" || fail "a node with a persistent pool does not start: $(cat "$WORK/pmem.log")"
 mkfs.rmemfs --node "rdma://$RDMA_IP:7482" --chunk-size 8M "$WORK/persistent" >/dev/null || fail "mkfs on a persistent pool"
 mkdir "$WORK/mnt3"
