@@ -56,20 +56,24 @@ wait_for 5 flock -n "$WORK/never/lock" true || fail "the refused mount still hol
 pass "a refused first mount leaves neither file system nor pool"
 
 say "the pool of a first mount that was killed, with its node, before it had made the file system"
-for try in 1 2 3 4 5 6; do
-  [ $try -lt 6 ] || fail "no first mount could be killed at its work"
+for try in 1 2 3 4 5 6 7 8 9 10 11; do
+  [ $try -lt 11 ] || fail "no first mount could be killed at its work"
   half=$WORK/half$try
   mkdir "$half"
   spawn first rmemfs -f --local 43M "$half" "$WORK/mnt2"
-  for ((i = 0; i < 100000; i++)); do
-    if [ -s "$half/node.pool" ] && read -r pool <"$half/node.pool" && [ -S "$half/node.sock" ]; then break; fi
+  until=$(($(now_ms) + 20000))
+  until [ -S "$half/node.sock" ] || [ -e "$half/superblock" ]; do
+    [ "$(now_ms)" -lt $until ] || fail "the first mount does not begin"
   done
   kill_now first
   pkill -9 -f -- "--listen unix:$half/node.sock" || true
-  [ -s "$half/node.pool" ] || fail "nothing in the directory names the pool that is being made"
   [ -e "$half/superblock" ] || break
-  detach "$WORK/mnt2"; rm -f "$pool"
+  # It was quicker than the kill: the superblock names the pool now.
+  detach "$WORK/mnt2"
+  rm -f "$(grep -a -o -m1 '/dev/shm/rmemfs-[0-9a-f-]*\.pool' "$half/superblock")"
 done
+[ -s "$half/node.pool" ] || fail "nothing in the directory names the pool that is being made"
+read -r pool <"$half/node.pool"
 [ -e "$pool" ] || fail "the node was killed before it had made its pool"
 within 10000 "rmemfs --local after that" rmemfs --local 43M "$half" "$WORK/mnt2"
 if [ -e "$pool" ]; then rm -f "$pool"; fail "the pool of the killed first mount is still there"; fi

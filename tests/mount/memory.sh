@@ -24,7 +24,7 @@ umount_fs
 
 # Every file is looked at, in a fresh mount: the inodes, and the blocks of the store that they came from.
 mount_fs cache=8M
-files=$(pick 120000 600000)
+files=$(pick 80000 600000)
 for ((d = 0; d < 10; d++)); do "$HELPERS/many" create "$MNT/d$d" $((files / 10)); done
 umount_fs
 declare -A grown=()
@@ -34,10 +34,12 @@ for cache in 8M 32M 256M; do
   before=$(rss_kib "$MOUNT_PID")
   look_at_all
   grown[$cache]=$(($(rss_kib "$MOUNT_PID") - before))
-  look_at_all
-  again=$(($(rss_kib "$MOUNT_PID") - before))
-  [ $((again - grown[$cache])) -le 8000 ] || fail "cache=$cache: the second look at the files takes $again KiB, the first ${grown[$cache]} KiB"
-  say "cache=$cache: ${grown[$cache]} KiB for the metadata of $files files, $again KiB after looking again"
+  say "cache=$cache: ${grown[$cache]} KiB for the metadata of $files files"
+  if [ $cache = 8M ]; then
+    look_at_all
+    again=$(($(rss_kib "$MOUNT_PID") - before))
+    [ $((again - grown[$cache])) -le 8000 ] || fail "cache=$cache: the second look at the files takes $again KiB, the first ${grown[$cache]} KiB"
+  fi
   umount_fs
 done
 # The option's own sum, and 16M for the allocator and what the mount keeps besides.
