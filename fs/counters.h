@@ -28,6 +28,7 @@ namespace rmemfs {
   X(kStatfs, "requests.statfs")                     \
   X(kFallocate, "requests.fallocate")               \
   X(kSeek, "requests.seek")                         \
+  X(kCopy, "requests.copy")                         \
   X(kErrors, "requests.failed")                     \
   X(kReadBytes, "bytes.read")                       \
   X(kWrittenBytes, "bytes.written")                 \

@@ -107,7 +107,7 @@ Task<Result<std::size_t>> DataPath::read(RequestContext context, InodeRef inode,
 }
 
 Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::uint64_t offset,
-                                   std::span<const std::byte> from, bool append) {
+                                   std::span<const std::byte> from, bool append, SetId set_id) {
   if (from.empty()) co_return success();
   const TimePoint limit = limit_from_now();
   RangeLock::Guard guard;
@@ -129,7 +129,8 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
   }
 
   while (!from.empty()) {
-    CO_ASSIGN_OR_RETURN(const std::uint64_t written, co_await write_planned(context, inode, offset, from, limit));
+    CO_ASSIGN_OR_RETURN(const std::uint64_t written,
+                        co_await write_planned(context, inode, offset, from, set_id, limit));
     offset += written;
     from = from.subspan(written);
   }
@@ -137,7 +138,7 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
 }
 
 Task<Result<std::uint64_t>> DataPath::write_planned(RequestContext context, InodeRef inode, std::uint64_t offset,
-                                                    std::span<const std::byte> from, TimePoint limit) {
+                                                    std::span<const std::byte> from, SetId set_id, TimePoint limit) {
   CO_ASSIGN_OR_RETURN(const WritePlan plan, co_await manager_.plan_write(inode, offset, from.size(), limit));
   OperationBatch batch(*context.connections);
   for (const Piece& piece : plan.pieces) {
@@ -166,7 +167,7 @@ Task<Result<std::uint64_t>> DataPath::write_planned(RequestContext context, Inod
       co_return std::move(persistent).error();
     }
   }
-  CO_RETURN_IF_ERROR(co_await manager_.commit_write(inode, plan, false, context.request));
+  CO_RETURN_IF_ERROR(co_await manager_.commit_write(inode, plan, set_id, context.request));
   co_return plan.length;
 }
 
@@ -213,21 +214,26 @@ Task<Result<Attributes>> DataPath::truncate(RequestContext context, InodeRef ino
 }
 
 Task<Result<void>> DataPath::allocate(RequestContext context, InodeRef inode, std::uint64_t offset,
-                                      std::uint64_t length, bool keep_size) {
+                                      std::uint64_t length, AllocateMode mode) {
   if (length == 0) co_return Error(Errc::kInvalid, "allocate");
   if (offset > kMaxFileBytes || length > kMaxFileBytes - offset) co_return Error(Errc::kTooBig, "allocate");
   const TimePoint limit = limit_from_now();
   CO_ASSIGN_OR_RETURN(const RangeLock::Guard guard, co_await lock_tail(inode, offset, limit));
   const std::uint64_t size = manager_.attributes(*inode).size;
-  if (!keep_size && offset + length > size) {
+  if (!mode.keep_size && offset + length > size) {
     // The part of the last block behind the old end becomes part of the file: it must read as zeros.
     CO_ASSIGN_OR_RETURN(Pieces zeros, manager_.plan_truncate(*inode, offset + length));
     CO_RETURN_IF_ERROR(co_await write_zeros(context, std::move(zeros), limit));
   }
-  co_return co_await manager_.allocate(inode, offset, length, keep_size, limit, context.request);
+  if (mode.zero) {
+    CO_ASSIGN_OR_RETURN(Pieces edges, manager_.plan_punch(*inode, offset, length));
+    CO_RETURN_IF_ERROR(co_await write_zeros(context, std::move(edges), limit));
+  }
+  co_return co_await manager_.allocate(inode, offset, length, mode, limit, context.request);
 }
 
-Task<Result<void>> DataPath::punch(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length) {
+Task<Result<void>> DataPath::punch(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length,
+                                   SetId set_id) {
   if (length == 0) co_return Error(Errc::kInvalid, "punch");
   if (offset >= kMaxFileBytes) co_return success();
   length = std::min(length, kMaxFileBytes - offset);
@@ -235,7 +241,7 @@ Task<Result<void>> DataPath::punch(RequestContext context, InodeRef inode, std::
   CO_ASSIGN_OR_RETURN(const RangeLock::Guard guard, co_await lock_tail(inode, offset, limit));
   CO_ASSIGN_OR_RETURN(Pieces zeros, manager_.plan_punch(*inode, offset, length));
   CO_RETURN_IF_ERROR(co_await write_zeros(context, std::move(zeros), limit));
-  co_return co_await manager_.punch(inode, offset, length, context.request);
+  co_return co_await manager_.punch(inode, offset, length, set_id, context.request);
 }
 
 Task<Result<void>> DataPath::persist(InodeRef inode) {

@@ -32,7 +32,9 @@ namespace rmemfs {
 struct RequestContext {
   ConnectionSet* connections = nullptr;
   std::uint32_t uid = 0, gid = 0;
-  std::uint64_t request = 0;  // FUSE request number; 0: none
+  std::uint64_t request = 0;   // FUSE request number; 0: none
+  std::int32_t process = 0;    // 0: not known
+  bool clears_set_id = false;  // the caller may not keep the set-user-ID bits of what it changes
 };
 
 class DataPath {
@@ -46,11 +48,12 @@ class DataPath {
   // Writes all of `from` or fails; in very fragmented space, a beginning of it may be written then. `append`: at the
   // end of the file, whatever `offset` is.
   Task<Result<void>> write(RequestContext context, InodeRef inode, std::uint64_t offset,
-                           std::span<const std::byte> from, bool append);
+                           std::span<const std::byte> from, bool append, SetId set_id);
   Task<Result<Attributes>> truncate(RequestContext context, InodeRef inode, std::uint64_t size, AttributeChange change);
   Task<Result<void>> allocate(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length,
-                              bool keep_size);
-  Task<Result<void>> punch(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length);
+                              AllocateMode mode);
+  Task<Result<void>> punch(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length,
+                           SetId set_id);
   // Data and metadata of the inode survive what the mount promises.
   Task<Result<void>> persist(InodeRef inode);
 
@@ -68,7 +71,7 @@ class DataPath {
   Task<Result<RangeLock::Guard>> lock_tail(InodeRef inode, std::uint64_t offset, TimePoint limit);
   // Writes and commits what one plan covers of `from`, under the range's lock; the number of bytes.
   Task<Result<std::uint64_t>> write_planned(RequestContext context, InodeRef inode, std::uint64_t offset,
-                                            std::span<const std::byte> from, TimePoint limit);
+                                            std::span<const std::byte> from, SetId set_id, TimePoint limit);
   void add_zeros(OperationBatch& batch, const Pieces& zeros, TimePoint limit);
   // Tells the manager what a failed operation says about the node; returns the error to give the caller.
   Error note_failure(const ConnectionSet& connections, const OperationBatch& batch, const char* where);

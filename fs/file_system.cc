@@ -3,6 +3,10 @@
 
 #include <sys/stat.h>
 
+#include <fstream>
+#include <sstream>
+
+#include "util/check.h"
 #include "util/log.h"
 
 namespace rmemfs {
@@ -17,6 +21,34 @@ FileSystem::FileSystem(Manager& manager, const FileSystemOptions& options,
 Result<void> FileSystem::writable() const {
   if (options_.read_only) return Error(Errc::kReadOnly, "write");
   return {};
+}
+
+namespace {
+
+// Whether the group is one of the caller's, as far as can be seen: a process that is gone has its own group only.
+bool in_group(const RequestContext& context, std::uint32_t gid) {
+  if (context.gid == gid) return true;
+  if (context.process <= 0) return false;
+  std::ifstream status("/proc/" + std::to_string(context.process) + "/status");
+  for (std::string line; std::getline(status, line);) {
+    if (!line.starts_with("Groups:")) continue;
+    std::istringstream groups(line.substr(sizeof "Groups:" - 1));
+    for (std::uint32_t group; groups >> group;) {
+      if (group == gid) return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
+
+SetId FileSystem::set_id_of(const RequestContext& context, Inode& inode, bool clears) const {
+  if (!clears) return SetId::kKeep;
+  const Attributes a = manager_.attributes(inode);
+  // S_ISGID that means nothing for execution stays with those who are of the group. It is rare, so looking at the
+  // caller's groups is too.
+  const bool plain = (a.mode & (S_ISGID | S_IXGRP)) == S_ISGID;
+  return plain && context.uid != 0 && !in_group(context, a.gid) ? SetId::kClearAll : SetId::kClear;
 }
 
 Result<Attributes> FileSystem::lookup(InodeNumber parent, std::string_view name) {
@@ -39,9 +71,19 @@ Task<Result<Attributes>> FileSystem::setattr(RequestContext context, InodeNumber
   CO_RETURN_IF_ERROR(writable());
   if (change.size) {
     CO_ASSIGN_OR_RETURN(InodeRef file, regular(ino));
+    change.change.set_id = set_id_of(context, *file, context.clears_set_id);
     co_return co_await data_.truncate(context, std::move(file), *change.size, change.change);
   }
   CO_ASSIGN_OR_RETURN(InodeRef inode, manager_.get(ino));
+  if (change.set_id_only) {
+    change.change.set_id = set_id_of(context, *inode, true);
+    const Attributes now = manager_.attributes(*inode);
+    Attributes after = now;
+    clear_set_id(after, change.change.set_id);
+    if (after.mode != now.mode && context.uid != 0 && context.uid != now.uid) co_return now;
+  }
+  // chown(2) clears them whoever calls.
+  if (change.change.uid || change.change.gid) change.change.set_id = set_id_of(context, *inode, true);
   co_return co_await manager_.set_attributes(std::move(inode), change.change, context.request);
 }
 
@@ -61,6 +103,17 @@ Task<Result<Attributes>> FileSystem::make_node(RequestContext context, InodeNumb
   co_return manager_.attributes(*inode);
 }
 
+Task<Result<Attributes>> FileSystem::make_temporary(RequestContext context, InodeNumber directory, NewNode node) {
+  CO_RETURN_IF_ERROR(writable());
+  node.uid = context.uid;
+  node.gid = context.gid;
+  CO_ASSIGN_OR_RETURN(InodeRef parent, manager_.get(directory));
+  CO_ASSIGN_OR_RETURN(const InodeRef inode, co_await manager_.make_temporary(parent, node, context.request));
+  inodes_.add(inode->ino);
+  CHECK(!inodes_.orphaned(inode->ino));  // it has the reference just counted
+  co_return manager_.attributes(*inode);
+}
+
 Task<Result<Attributes>> FileSystem::link(RequestContext context, InodeNumber ino, InodeNumber parent,
                                           std::string_view name) {
   CO_RETURN_IF_ERROR(writable());
@@ -68,6 +121,7 @@ Task<Result<Attributes>> FileSystem::link(RequestContext context, InodeNumber in
   CO_ASSIGN_OR_RETURN(InodeRef directory, manager_.get(parent));
   CO_RETURN_IF_ERROR(co_await manager_.link(inode, directory, name, context.request));
   inodes_.add(ino);
+  inodes_.adopted(ino);
   co_return manager_.attributes(*inode);
 }
 

@@ -36,6 +36,7 @@ struct FileSystemOptions {
 
 struct SetAttributes {
   AttributeChange change;
+  bool set_id_only = false;  // nothing is changed but set-ID bits cleared: a chown(2) that names nobody
   std::optional<std::uint64_t> size;
 };
 
@@ -57,6 +58,8 @@ class FileSystem {
 
   // Names.
   Task<Result<Attributes>> make_node(RequestContext context, InodeNumber parent, std::string_view name, NewNode node);
+  // O_TMPFILE: a regular file that has no name and goes with its last reference unless link() gives it one.
+  Task<Result<Attributes>> make_temporary(RequestContext context, InodeNumber directory, NewNode node);
   Task<Result<Attributes>> link(RequestContext context, InodeNumber ino, InodeNumber parent, std::string_view name);
   Task<Result<void>> unlink(RequestContext context, InodeNumber parent, std::string_view name);
   Task<Result<void>> rmdir(RequestContext context, InodeNumber parent, std::string_view name);
@@ -68,9 +71,14 @@ class FileSystem {
                                  std::span<std::byte> to);
   Task<Result<void>> write(RequestContext context, InodeNumber ino, std::uint64_t offset,
                            std::span<const std::byte> from, bool append);
-  enum class Fallocate { kExtend, kKeepSize, kPunchHole };
+  enum class Fallocate { kExtend, kKeepSize, kPunchHole, kZeroRange, kZeroKeepSize };
   Task<Result<void>> fallocate(RequestContext context, InodeNumber ino, Fallocate mode, std::uint64_t offset,
                                std::uint64_t length);
+  // Copies at most kMaxCopyBytes through `buffer` and returns how many bytes; 0 at the end of `from`.
+  static constexpr std::uint64_t kMaxCopyBytes = std::uint64_t{16} << 20;
+  Task<Result<std::uint64_t>> copy_range(RequestContext context, InodeNumber from, std::uint64_t from_offset,
+                                         InodeNumber to, std::uint64_t to_offset, std::uint64_t length,
+                                         std::span<std::byte> buffer);
   Result<std::uint64_t> seek(InodeNumber ino, std::uint64_t offset, bool hole);
   // fsync, fdatasync and fsyncdir: what the mount promises holds for everything acknowledged on this inode.
   Task<Result<void>> fsync(InodeNumber ino);
@@ -98,6 +106,8 @@ class FileSystem {
 
   Result<InodeRef> regular(InodeNumber ino);
   Result<void> writable() const;
+  // What becomes of the set-ID bits when the caller changes the file's bytes or owner.
+  SetId set_id_of(const RequestContext& context, Inode& inode, bool clears) const;
   // The inode may have lost its last name.
   void after_unlink(const InodeRef& gone);
   // Queues a purge; runs after the present request, on this lane.

@@ -34,13 +34,18 @@ void reply_attributes(const Call& call, const Result<Attributes>& result) {
   fuse_reply_attr(call.request, &st, call.adapter.options.attribute_timeout_s);
 }
 
-void reply_entry(const Call& call, const Result<Attributes>& result) {
-  if (!result.ok()) return reply_error(call, result.error());
+fuse_entry_param to_entry(const Call& call, const Attributes& attributes) {
   fuse_entry_param entry{};
-  entry.ino = result->ino.value();
-  entry.attr = to_stat(*result);
+  entry.ino = attributes.ino.value();
+  entry.attr = to_stat(attributes);
   entry.attr_timeout = call.adapter.options.attribute_timeout_s;
   entry.entry_timeout = call.adapter.options.entry_timeout_s;
+  return entry;
+}
+
+void reply_entry(const Call& call, const Result<Attributes>& result) {
+  if (!result.ok()) return reply_error(call, result.error());
+  const fuse_entry_param entry = to_entry(call, *result);
   if (fuse_reply_entry(call.request, &entry) != 0) call.files().forget(result->ino, 1);
 }
 
@@ -52,7 +57,7 @@ void op_init(void* userdata, fuse_conn_info* connection) noexcept {
       ~(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_SPLICE_READ |
         FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_POSIX_ACL);
   const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
-                          FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS;
+                          FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPORT_SUPPORT;
   connection->want |= connection->capable & wanted;
   adapter.stateless_open = (connection->capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
   connection->max_write = kMaxRequestData;
@@ -88,7 +93,12 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat* attr, int to_set, f
   if ((to_set & FUSE_SET_ATTR_ATIME_NOW) != 0) set.change.atime = now_timestamp();
   if ((to_set & FUSE_SET_ATTR_MTIME_NOW) != 0) set.change.mtime = now_timestamp();
   if ((to_set & FUSE_SET_ATTR_CTIME) != 0) set.change.ctime = to_timestamp(attr->st_ctim);
-  spawn(do_setattr(Call(req, Counter::kSetattr), InodeNumber(ino), set));
+  Call call(req, Counter::kSetattr);
+  const std::uint32_t valid = call.raw<fuse_setattr_in>().valid;
+  call.context.clears_set_id = (valid & FATTR_KILL_SUIDGID) != 0;
+  // Either a chown() that names nobody, or a write is to come that says the same: only for the owner anything is done.
+  set.set_id_only = (valid & ~(FATTR_FH | FATTR_LOCKOWNER)) == 0;
+  spawn(do_setattr(std::move(call), InodeNumber(ino), set));
 }
 
 void op_statfs(fuse_req_t req, fuse_ino_t) noexcept {

@@ -10,9 +10,9 @@
 //   - OPEN, CREATE, FLUSH and ACCESS are answered "not implemented" once, after which the kernel does without: an inode
 //     lives by its lookup count, so open files need no handle (a create is a MKNOD, a close costs nothing). The errors
 //     of writes are known when write() returns, those of mappings when the kernel writes them back;
-//   - set-user-ID bits are cleared by the kernel (it sends the SETATTR), because the protocol level of libfuse 3.14
-//   does
-//     not say in a WRITE who writes.
+//   - set-user-ID bits are ours to clear (FUSE_HANDLE_KILLPRIV_V2, see FuseLane::write_reply): WRITE and SETATTR say
+//     when, and chown and fallocate always do but for root;
+//   - "." can be looked up, so file handles stay good after the kernel has forgotten the inode.
 #pragma once
 
 #include <cstdint>

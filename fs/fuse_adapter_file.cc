@@ -52,7 +52,9 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t size
   // Pages of a mapping written back keep their place whatever the file was opened with.
   const bool append = (file->flags & O_APPEND) != 0 && file->writepage == 0;
   const std::span<const std::byte> from(reinterpret_cast<const std::byte*>(data), size);
-  spawn(do_write(Call(req, Counter::kWrite), InodeNumber(ino), static_cast<std::uint64_t>(offset), from, append));
+  Call call(req, Counter::kWrite);
+  call.context.clears_set_id = (call.raw<fuse_write_in>().write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
+  spawn(do_write(std::move(call), InodeNumber(ino), static_cast<std::uint64_t>(offset), from, append));
 }
 
 Task<void> do_fsync(Call call, InodeNumber ino) {
@@ -82,11 +84,36 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int flags, off_t offset, off_t
     case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
       mode = FileSystem::Fallocate::kPunchHole;
       break;
+    case FALLOC_FL_ZERO_RANGE:
+      mode = FileSystem::Fallocate::kZeroRange;
+      break;
+    case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
+      mode = FileSystem::Fallocate::kZeroKeepSize;
+      break;
     default:
       return reply_error(call, Error(Errc::kNotSupported, "fallocate"));
   }
   spawn(do_fallocate(std::move(call), InodeNumber(ino), mode, static_cast<std::uint64_t>(offset),
                      static_cast<std::uint64_t>(length)));
+}
+
+Task<void> do_copy(Call call, InodeNumber from, std::uint64_t from_offset, InodeNumber to, std::uint64_t to_offset,
+                   std::uint64_t length) {
+  const auto result =
+      co_await call.files().copy_range(call.context, from, from_offset, to, to_offset, length, call.buffer.data());
+  if (!result.ok()) {
+    reply_error(call, result.error());
+    co_return;
+  }
+  call.count(Counter::kWrittenBytes, *result);
+  fuse_reply_write(call.request, *result);
+}
+void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, fuse_file_info*, fuse_ino_t to,
+                        off_t to_offset, fuse_file_info*, std::size_t length, int flags) noexcept {
+  Call call(req, Counter::kCopy);
+  if (flags != 0) return reply_error(call, Error(Errc::kInvalid, "copy_file_range"));
+  spawn(do_copy(std::move(call), InodeNumber(from), static_cast<std::uint64_t>(from_offset), InodeNumber(to),
+                static_cast<std::uint64_t>(to_offset), length));
 }
 
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, fuse_file_info*) noexcept {
@@ -111,6 +138,7 @@ void set_file_operations(fuse_lowlevel_ops& table) {
   table.fsyncdir = op_fsync;
   table.fallocate = op_fallocate;
   table.lseek = op_lseek;
+  table.copy_file_range = op_copy_file_range;
 }
 
 }  // namespace rmemfs::fuse_detail

@@ -56,6 +56,28 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, 
                      nullptr));
 }
 
+Task<void> do_make_temporary(Call call, InodeNumber directory, std::uint32_t mode, fuse_file_info file) {
+  NewNode node;
+  node.mode = mode;
+  const auto result = co_await call.files().make_temporary(call.context, directory, node);
+  if (!result.ok()) {
+    reply_error(call, result.error());
+    co_return;
+  }
+  fuse_entry_param entry = to_entry(call, *result);
+  file.keep_cache = 1;
+  if (fuse_reply_create(call.request, &entry, &file) != 0) call.files().forget(result->ino, 1);
+}
+// A TMPFILE request, which the lane passes on as CREATE. Else a file is made by MKNOD and opened without asking.
+void op_create(fuse_req_t req, fuse_ino_t parent, const char*, mode_t mode, fuse_file_info* file) noexcept {
+  Call call(req, Counter::kMakeNode);
+  if (!call.lane.temporary_file_request()) {
+    fuse_reply_err(req, ENOSYS);
+    return;
+  }
+  spawn(do_make_temporary(std::move(call), InodeNumber(parent), S_IFREG | (mode & 07777), *file));
+}
+
 void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode) noexcept {
   spawn(do_make_node(Call(req, Counter::kMakeNode), InodeNumber(parent), name, (mode & 07777) | S_IFDIR, 0, nullptr));
 }
@@ -119,6 +141,7 @@ void set_name_operations(fuse_lowlevel_ops& table) {
   table.forget_multi = op_forget_multi;
   table.readlink = op_readlink;
   table.mknod = op_mknod;
+  table.create = op_create;
   table.mkdir = op_mkdir;
   table.symlink = op_symlink;
   table.link = op_link;

@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
 #include "util/log.h"
@@ -63,6 +64,14 @@ FuseLane& FuseLane::current() {
 }
 
 long FuseLane::write_reply(int fd, iovec* parts, int count, void*) {
+  if (current_lane != nullptr && std::exchange(current_lane->offers_kill_priv_, false) && count == 2 &&
+      parts[1].iov_len >= offsetof(fuse_init_out, flags) + sizeof(std::uint32_t)) {
+    auto* const flags = static_cast<std::byte*>(parts[1].iov_base) + offsetof(fuse_init_out, flags);
+    std::uint32_t bits;
+    std::memcpy(&bits, flags, sizeof bits);
+    bits |= FUSE_HANDLE_KILLPRIV_V2;
+    std::memcpy(flags, &bits, sizeof bits);
+  }
   return ::writev(current_lane != nullptr ? current_lane->device_.get() : fd, parts, count);
 }
 
@@ -159,6 +168,16 @@ FuseLane::Serve FuseLane::serve() {
   fuse_in_header header;
   std::memcpy(&header, room.data(), sizeof header);
   request_number_ = header.unique;
+  temporary_file_request_ = header.opcode == FUSE_TMPFILE;
+  if (temporary_file_request_) {
+    header.opcode = FUSE_CREATE;
+    std::memcpy(room.data(), &header, sizeof header);
+  }
+  if (header.opcode == FUSE_INIT && static_cast<std::size_t>(got) >= sizeof header + 16) {
+    fuse_init_in init{};
+    std::memcpy(&init, room.data() + sizeof header, 16);  // what every version has
+    offers_kill_priv_ = (init.flags & FUSE_HANDLE_KILLPRIV_V2) != 0;
+  }
   fuse_buf request{};
   request.size = static_cast<std::size_t>(got);
   request.mem = room.data();

@@ -73,8 +73,14 @@ class FuseLane final : public Executor {
   // During a request's dispatch: its buffer (holding it keeps the request's bytes) and its FUSE number.
   BufferRef request_buffer() const { return buffer_; }
   std::uint64_t request_number() const { return request_number_; }
+  // The request is the kernel's TMPFILE, which libfuse 3.14 does not know: it is given to it as a CREATE, which has the
+  // same form and the same reply.
+  bool temporary_file_request() const { return temporary_file_request_; }
 
   // The session's I/O: replies go to the device that the request came from.
+  // The reply to INIT gets the flag FUSE_HANDLE_KILLPRIV_V2 added, which libfuse 3.14 cannot be asked for: the kernel
+  // then says in each request whether set-user-ID bits are to be cleared, and remembers that a file has no
+  // capabilities.
   static long write_reply(int fd, iovec* parts, int count, void* session);
 
  private:
@@ -94,6 +100,8 @@ class FuseLane final : public Executor {
   ConnectionSet connections_;
   BufferRef buffer_;
   std::uint64_t request_number_ = 0;
+  bool temporary_file_request_ = false;
+  bool offers_kill_priv_ = false;  // during INIT: the kernel knows FUSE_HANDLE_KILLPRIV_V2
   bool device_watched_ = false;
   bool ended_ = false;
   bool announced_ = false;

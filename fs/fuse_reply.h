@@ -2,8 +2,10 @@
 #pragma once
 
 #include <fuse3/fuse_lowlevel.h>
+#include <linux/fuse.h>
 
 #include <cerrno>
+#include <cstring>
 #include <memory>
 
 #include "fs/fuse_adapter.h"
@@ -25,14 +27,22 @@ struct Call {
         lane(FuseLane::current()),
         buffer(lane.request_buffer()) {
     const fuse_ctx* caller = fuse_req_ctx(req);
-    context = {&lane.connections(), caller->uid, caller->gid, lane.request_number()};
+    context = {&lane.connections(), caller->uid, caller->gid, lane.request_number(), caller->pid};
     lane.connections().counters.add(counter);
   }
   FileSystem& files() const { return adapter.files; }
+  // What follows the request's header, as the kernel sent it: libfuse 3.14 does not pass all of it on.
+  template <typename Arguments>
+  Arguments raw() const {
+    Arguments arguments;
+    std::memcpy(&arguments, buffer.request().data() + sizeof(fuse_in_header), sizeof arguments);
+    return arguments;
+  }
   void count(Counter counter, std::uint64_t amount) const { lane.connections().counters.add(counter, amount); }
 };
 
 struct stat to_stat(const Attributes& attributes);
+fuse_entry_param to_entry(const Call& call, const Attributes& attributes);
 
 inline void reply_error(const Call& call, const Error& error) {
   // An absent name is an answer, not a failure.

@@ -39,6 +39,13 @@ bool InodeTable::orphaned(InodeNumber ino) {
   return false;
 }
 
+void InodeTable::adopted(InodeNumber ino) {
+  Shard& s = shard(ino);
+  MutexLock lock(s.mutex);
+  const auto it = s.counts.find(ino.value());
+  if (it != s.counts.end()) it->second &= ~kOrphan;
+}
+
 std::vector<InodeNumber> InodeTable::take_orphans() {
   std::vector<InodeNumber> orphans;
   for (Shard& s : shards_) {

@@ -69,9 +69,9 @@ std::vector<Extent> layout_remove(Layout& layout, std::uint64_t begin, std::uint
   return removed;
 }
 
-void layout_mark_written(Layout& layout, std::uint64_t begin, std::uint64_t end, TouchedKeys& touched) {
+void layout_mark(Layout& layout, std::uint64_t begin, std::uint64_t end, bool unwritten, TouchedKeys& touched) {
   for (Extent part : layout_remove(layout, begin, end, touched)) {
-    part.unwritten = false;
+    part.unwritten = unwritten;
     layout_insert(layout, part, touched);
   }
 }

@@ -23,12 +23,17 @@ using TouchedKeys = boost::container::small_vector<std::uint64_t, 8>;  // file o
 constexpr std::uint64_t round_down_block(std::uint64_t offset) { return offset / kBlockBytes * kBlockBytes; }
 constexpr std::uint64_t round_up_block(std::uint64_t offset) { return round_down_block(offset + kBlockBytes - 1); }
 
+// Where a range that is punched or zeroed ends in whole blocks: what lies beyond the end of the file need not be kept.
+constexpr std::uint64_t punch_end(std::uint64_t end, std::uint64_t size) {
+  return end >= size ? round_up_block(end) : round_down_block(end);
+}
+
 // The range must be a hole.
 void layout_insert(Layout& layout, const Extent& extent, TouchedKeys& touched);
 // Makes [begin, end) (block-aligned) a hole; returns what was there, in order.
 std::vector<Extent> layout_remove(Layout& layout, std::uint64_t begin, std::uint64_t end, TouchedKeys& touched);
-// The unwritten parts of [begin, end) become written.
-void layout_mark_written(Layout& layout, std::uint64_t begin, std::uint64_t end, TouchedKeys& touched);
+// What is allocated of [begin, end) becomes written, or unwritten.
+void layout_mark(Layout& layout, std::uint64_t begin, std::uint64_t end, bool unwritten, TouchedKeys& touched);
 
 // The start of the longest tail of [begin, end) that touches at most `extents` extents: what a bounded transaction
 // frees.

@@ -65,8 +65,15 @@ struct NewNode {
   std::string_view symlink_target;  // S_IFLNK
 };
 
+// What a change does to a file's set-user-ID and set-group-ID bits. kClear keeps S_ISGID without S_IXGRP, which once
+// meant mandatory locking; kClearAll does not.
+enum class SetId : std::uint8_t { kKeep, kClear, kClearAll };
+
+void clear_set_id(Attributes& attributes, SetId set_id);
+
 struct AttributeChange {
   std::optional<std::uint32_t> mode, uid, gid;
+  SetId set_id = SetId::kKeep;
   std::optional<Timestamp> atime, mtime, ctime;  // ctime: now unless given
 };
 
@@ -81,6 +88,12 @@ struct DirectoryEntry {
 struct DirectoryCursor {
   std::uint64_t cookie = 0;  // 0: the start
   std::string last_key;      // key of the entry with that cookie, if known
+};
+
+struct AllocateMode {
+  bool keep_size = false;
+  bool zero = false;
+  SetId set_id = SetId::kKeep;
 };
 
 enum class RenameMode : std::uint8_t { kReplace, kNoReplace, kExchange };
@@ -139,6 +152,8 @@ class Manager {
   virtual Result<InodeRef> lookup(Inode& parent, std::string_view name) = 0;
   virtual Task<Result<InodeRef>> make_node(InodeRef parent, std::string_view name, NewNode node,
                                            std::uint64_t request) = 0;
+  // A regular file without a name, as O_TMPFILE asks for: an orphan until link() gives it one.
+  virtual Task<Result<InodeRef>> make_temporary(InodeRef directory, NewNode node, std::uint64_t request) = 0;
   virtual Task<Result<void>> link(InodeRef inode, InodeRef parent, std::string_view name, std::uint64_t request) = 0;
   // The inode that lost a name; with nlink 0 it is an orphan: the caller calls purge() when nobody uses it any more.
   virtual Task<Result<InodeRef>> unlink(InodeRef parent, std::string_view name, std::uint64_t request) = 0;
@@ -169,10 +184,9 @@ class Manager {
   virtual Task<Result<WritePlan>> plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length,
                                              TimePoint limit) = 0;
   // After the data is in place: extents, size (grows to offset+length), times in one transaction.
-  // `clear_set_id`: drop S_ISUID/S_ISGID as POSIX asks of a write by an unprivileged user.
   // The plan is used up, whatever the result: what could not be committed is given back here. An error after the commit
   // (it could not be made persistent, with sync_commit) leaves the file as written.
-  virtual Task<Result<void>> commit_write(InodeRef inode, const WritePlan& plan, bool clear_set_id,
+  virtual Task<Result<void>> commit_write(InodeRef inode, const WritePlan& plan, SetId set_id,
                                           std::uint64_t request) = 0;
   // Gives back what a plan reserved that is not going to be committed. `ambiguous`: a write may still land there
   // (deadline): quarantined instead.
@@ -188,11 +202,13 @@ class Manager {
   // fallocate(2), mode 0 or KEEP_SIZE: unwritten extents in the holes of the range. When it makes the file larger, the
   // zeros of plan_truncate(offset + length) must have been written first, as for a growing truncate. Waits for space as
   // plan_write does.
-  virtual Task<Result<void>> allocate(InodeRef inode, std::uint64_t offset, std::uint64_t length, bool keep_size,
+  // `zero` (ZERO_RANGE): whole blocks of the range become unwritten too; the caller writes zeros to the partial edges
+  // first (plan_punch).
+  virtual Task<Result<void>> allocate(InodeRef inode, std::uint64_t offset, std::uint64_t length, AllocateMode mode,
                                       TimePoint limit, std::uint64_t request) = 0;
   // PUNCH_HOLE: whole blocks are freed; the caller writes zeros to the partial edges first (plan_punch).
   virtual Result<Pieces> plan_punch(Inode& inode, std::uint64_t offset, std::uint64_t length) = 0;
-  virtual Task<Result<void>> punch(InodeRef inode, std::uint64_t offset, std::uint64_t length,
+  virtual Task<Result<void>> punch(InodeRef inode, std::uint64_t offset, std::uint64_t length, SetId set_id,
                                    std::uint64_t request) = 0;
   // SEEK_DATA (hole=false) and SEEK_HOLE (hole=true); kNoSuchOffset.
   virtual Result<std::uint64_t> seek(Inode& inode, std::uint64_t offset, bool hole) = 0;

@@ -85,7 +85,7 @@ Task<Result<void>> ManagerImpl::fill_holes(InodeRef inode, std::uint64_t begin, 
   co_return co_await insert_unwritten(inode, extents, request);
 }
 
-Task<Result<void>> ManagerImpl::allocate(InodeRef inode, std::uint64_t offset, std::uint64_t length, bool keep_size,
+Task<Result<void>> ManagerImpl::allocate(InodeRef inode, std::uint64_t offset, std::uint64_t length, AllocateMode mode,
                                          TimePoint limit, std::uint64_t request) {
   if (length == 0) co_return Error(Errc::kInvalid, "allocate");
   if (offset > kMaxFileBytes || length > kMaxFileBytes - offset) co_return Error(Errc::kTooBig, "allocate");
@@ -115,17 +115,21 @@ Task<Result<void>> ManagerImpl::allocate(InodeRef inode, std::uint64_t offset, s
     CO_RETURN_IF_ERROR(co_await fill_holes(inode, at, stop, limit, request));
     at = stop;
   }
+  if (mode.zero) {
+    const std::uint64_t whole = round_up_block(offset);
+    std::uint64_t stop = std::max(punch_end(offset + length, attributes(*inode).size), whole);
+    for (bool done = stop == whole; !done;) {
+      CO_ASSIGN_OR_RETURN(done, co_await zero_step(inode, whole, stop, request));
+    }
+  }
   CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes));
   CommitId id;
   {
     MutexLock lock(inode->mutex);
     Attributes& a = inode->attributes;
-    const Timestamp now = now_timestamp();
-    a.ctime = now;
-    if (!keep_size && offset + length > a.size) {
-      a.size = offset + length;
-      a.mtime = now;
-    }
+    a.mtime = a.ctime = now_timestamp();
+    if (!mode.keep_size) a.size = std::max(a.size, offset + length);
+    clear_set_id(a, mode.set_id);
     TransactionBuilder builder;
     put_inode(builder, a);
     id = commit(std::move(slots), builder, request, {inode.get()});

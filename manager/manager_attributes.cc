@@ -15,10 +15,17 @@ Result<void> check_change(const AttributeChange& change) {
 
 }  // namespace
 
+void clear_set_id(Attributes& attributes, SetId set_id) {
+  if (set_id == SetId::kKeep || S_ISDIR(attributes.mode)) return;
+  const bool group = (attributes.mode & S_IXGRP) != 0 || set_id == SetId::kClearAll;
+  attributes.mode &= ~static_cast<std::uint32_t>(group ? S_ISUID | S_ISGID : S_ISUID);
+}
+
 void apply_change(Attributes& attributes, const AttributeChange& change, Timestamp now) {
   if (change.mode) attributes.mode = (attributes.mode & S_IFMT) | (*change.mode & 07777);
   if (change.uid) attributes.uid = *change.uid;
   if (change.gid) attributes.gid = *change.gid;
+  clear_set_id(attributes, change.set_id);
   if (change.atime) attributes.atime = *change.atime;
   if (change.mtime) attributes.mtime = *change.mtime;
   attributes.ctime = change.ctime.value_or(now);

@@ -59,6 +59,7 @@ class ManagerImpl final : public Manager {
   Result<InodeRef> lookup(Inode& parent, std::string_view name) override;
   Task<Result<InodeRef>> make_node(InodeRef parent, std::string_view name, NewNode node,
                                    std::uint64_t request) override;
+  Task<Result<InodeRef>> make_temporary(InodeRef directory, NewNode node, std::uint64_t request) override;
   Task<Result<void>> link(InodeRef inode, InodeRef parent, std::string_view name, std::uint64_t request) override;
   Task<Result<InodeRef>> unlink(InodeRef parent, std::string_view name, std::uint64_t request) override;
   Task<Result<InodeRef>> rmdir(InodeRef parent, std::string_view name, std::uint64_t request) override;
@@ -74,18 +75,18 @@ class ManagerImpl final : public Manager {
   Result<Pieces> map(Inode& inode, std::uint64_t offset, std::uint64_t length) override;
   Task<Result<WritePlan>> plan_write(InodeRef inode, std::uint64_t offset, std::uint64_t length,
                                      TimePoint limit) override;
-  Task<Result<void>> commit_write(InodeRef inode, const WritePlan& plan, bool clear_set_id,
-                                  std::uint64_t request) override;
+  Task<Result<void>> commit_write(InodeRef inode, const WritePlan& plan, SetId set_id, std::uint64_t request) override;
   void abandon_write(const WritePlan& plan, bool ambiguous) override;
   void quarantine(const Pieces& pieces) override;
 
   Result<Pieces> plan_truncate(Inode& inode, std::uint64_t size) override;
   Task<Result<Attributes>> truncate(InodeRef inode, std::uint64_t size, AttributeChange change,
                                     std::uint64_t request) override;
-  Task<Result<void>> allocate(InodeRef inode, std::uint64_t offset, std::uint64_t length, bool keep_size,
+  Task<Result<void>> allocate(InodeRef inode, std::uint64_t offset, std::uint64_t length, AllocateMode mode,
                               TimePoint limit, std::uint64_t request) override;
   Result<Pieces> plan_punch(Inode& inode, std::uint64_t offset, std::uint64_t length) override;
-  Task<Result<void>> punch(InodeRef inode, std::uint64_t offset, std::uint64_t length, std::uint64_t request) override;
+  Task<Result<void>> punch(InodeRef inode, std::uint64_t offset, std::uint64_t length, SetId set_id,
+                           std::uint64_t request) override;
   Result<std::uint64_t> seek(Inode& inode, std::uint64_t offset, bool hole) override;
 
   Task<Result<void>> persist(InodeRef inode) override;
@@ -124,6 +125,7 @@ class ManagerImpl final : public Manager {
 
   // manager_names.cc
   Result<std::optional<Dirent>> find_dirent(InodeNumber parent, std::string_view name);
+  static void start_inode(Inode& child, const NewNode& node, const Attributes& above);
   void drop_name(Inode& child, Timestamp now, TransactionBuilder& builder);
   Result<void> try_make(const InodeRef& parent, std::string_view name, const NewNode& node, const InodeRef& child,
                         SlotReservation slots, std::uint64_t request, CommitId& id);
@@ -143,9 +145,11 @@ class ManagerImpl final : public Manager {
   Result<std::size_t> count_extents(Inode& inode, std::uint64_t begin, std::uint64_t end);
   std::vector<SpaceRun> remove_range(Inode& inode, std::uint64_t begin, std::uint64_t end, TransactionBuilder& builder);
   void freed(std::span<const SpaceRun> runs, CommitId id);
-  Task<Result<bool>> truncate_step(InodeRef inode, std::uint64_t size, const AttributeChange& change,
+  Task<Result<bool>> truncate_step(InodeRef inode, std::uint64_t size, bool grows, const AttributeChange& change,
                                    std::uint64_t request);
-  Task<Result<bool>> punch_step(InodeRef inode, std::uint64_t begin, std::uint64_t& end, std::uint64_t request);
+  Task<Result<bool>> punch_step(InodeRef inode, std::uint64_t begin, std::uint64_t& end, SetId set_id,
+                                std::uint64_t request);
+  Task<Result<bool>> zero_step(InodeRef inode, std::uint64_t begin, std::uint64_t& end, std::uint64_t request);
   Result<Pieces> written_parts(Inode& inode, std::initializer_list<std::pair<std::uint64_t, std::uint64_t>> ranges);
 
   // manager_purge.cc
@@ -203,6 +207,7 @@ class ManagerImpl final : public Manager {
 
   Mutex orphan_mutex_{LockRank::kLeaf};
   std::unordered_set<std::uint64_t> live_orphans_;  // guarded by orphan_mutex_: lost their name in this mount
+  std::unordered_set<std::uint64_t> temporary_;     // guarded by orphan_mutex_: those of them that link() may name
 
   std::mutex background_mutex_;
   std::condition_variable background_done_;

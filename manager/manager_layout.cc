@@ -9,11 +9,6 @@
 namespace rmemfs {
 namespace {
 
-// Where a punched range ends in whole blocks: what lies beyond the end of the file need not be kept.
-std::uint64_t punch_end(std::uint64_t end, std::uint64_t size) {
-  return end >= size ? round_up_block(end) : round_down_block(end);
-}
-
 Result<void> check_range(std::uint64_t offset, std::uint64_t length) {
   if (length == 0) return Error(Errc::kInvalid, "range");
   if (offset > kMaxFileBytes || length > kMaxFileBytes - offset) return Error(Errc::kTooBig, "range");
@@ -73,9 +68,10 @@ Result<Pieces> ManagerImpl::plan_truncate(Inode& inode, std::uint64_t size) {
 }
 
 // True when the size is reached.
-Task<Result<bool>> ManagerImpl::truncate_step(InodeRef inode, std::uint64_t size, const AttributeChange& change,
-                                              std::uint64_t request) {
-  const std::uint64_t keep = round_up_block(size);
+Task<Result<bool>> ManagerImpl::truncate_step(InodeRef inode, std::uint64_t size, bool grows,
+                                              const AttributeChange& change, std::uint64_t request) {
+  // What was reserved beyond the end stays reserved when the file grows.
+  const std::uint64_t keep = grows ? UINT64_MAX : round_up_block(size);
   CO_ASSIGN_OR_RETURN(const std::size_t extents, count_extents(*inode, keep, UINT64_MAX));
   CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes + extents * kExtentStepBytes));
   bool last;
@@ -105,8 +101,9 @@ Task<Result<bool>> ManagerImpl::truncate_step(InodeRef inode, std::uint64_t size
 Task<Result<Attributes>> ManagerImpl::truncate(InodeRef inode, std::uint64_t size, AttributeChange change,
                                                std::uint64_t request) {
   if (size > kMaxFileBytes) co_return Error(Errc::kTooBig, "truncate");
+  const bool grows = size > attributes(*inode).size;
   for (bool done = false; !done;) {
-    CO_ASSIGN_OR_RETURN(done, co_await truncate_step(inode, size, change, request));
+    CO_ASSIGN_OR_RETURN(done, co_await truncate_step(inode, size, grows, change, request));
   }
   CO_RETURN_IF_ERROR(co_await settle(CommitId(inode->last_commit.load())));
   co_return attributes(*inode);
@@ -123,7 +120,7 @@ Result<Pieces> ManagerImpl::plan_punch(Inode& inode, std::uint64_t offset, std::
 }
 
 // Frees the end of [begin, end) and moves `end` there. True when nothing is left.
-Task<Result<bool>> ManagerImpl::punch_step(InodeRef inode, std::uint64_t begin, std::uint64_t& end,
+Task<Result<bool>> ManagerImpl::punch_step(InodeRef inode, std::uint64_t begin, std::uint64_t& end, SetId set_id,
                                            std::uint64_t request) {
   CO_ASSIGN_OR_RETURN(const std::size_t extents, count_extents(*inode, begin, end));
   CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes + extents * kExtentStepBytes));
@@ -137,6 +134,7 @@ Task<Result<bool>> ManagerImpl::punch_step(InodeRef inode, std::uint64_t begin, 
     runs = remove_range(*inode, start, end, builder);
     end = start;
     inode->attributes.mtime = inode->attributes.ctime = now_timestamp();
+    clear_set_id(inode->attributes, set_id);
     put_inode(builder, inode->attributes);
     id = commit(std::move(slots), builder, request, {inode.get()});
   }
@@ -144,13 +142,33 @@ Task<Result<bool>> ManagerImpl::punch_step(InodeRef inode, std::uint64_t begin, 
   co_return end == begin;
 }
 
-Task<Result<void>> ManagerImpl::punch(InodeRef inode, std::uint64_t offset, std::uint64_t length,
+// Makes the end of [begin, end) unwritten and moves `end` there. True when nothing is left.
+Task<Result<bool>> ManagerImpl::zero_step(InodeRef inode, std::uint64_t begin, std::uint64_t& end,
+                                          std::uint64_t request) {
+  CO_ASSIGN_OR_RETURN(const std::size_t extents, count_extents(*inode, begin, end));
+  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes + extents * kExtentStepBytes));
+  MutexLock lock(inode->mutex);
+  CO_ASSIGN_OR_RETURN(Layout* const layout, layout_of(*inode));
+  const std::uint64_t start = layout_tail(*layout, begin, end, extents);
+  TouchedKeys touched;
+  layout_mark(*layout, start, end, true, touched);
+  inode->charge_layout();
+  end = start;
+  TransactionBuilder builder;
+  emit_touched(inode->ino, *layout, touched, builder);
+  inode->attributes.mtime = inode->attributes.ctime = now_timestamp();
+  put_inode(builder, inode->attributes);
+  commit(std::move(slots), builder, request, {inode.get()});
+  co_return end == begin;
+}
+
+Task<Result<void>> ManagerImpl::punch(InodeRef inode, std::uint64_t offset, std::uint64_t length, SetId set_id,
                                       std::uint64_t request) {
   CO_RETURN_IF_ERROR(check_range(offset, length));
   const std::uint64_t begin = round_up_block(offset);
   std::uint64_t end = std::max(punch_end(offset + length, attributes(*inode).size), begin);
   for (bool done = false; !done;) {
-    CO_ASSIGN_OR_RETURN(done, co_await punch_step(inode, begin, end, request));
+    CO_ASSIGN_OR_RETURN(done, co_await punch_step(inode, begin, end, set_id, request));
   }
   co_return co_await settle(CommitId(inode->last_commit.load()));
 }

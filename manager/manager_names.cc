@@ -90,18 +90,11 @@ Result<InodeRef> ManagerImpl::lookup(Inode& parent, std::string_view name) {
   return Error(Errc::kCorrupt, "lookup", "a name in directory " + std::to_string(parent.ino.value()) + " has no inode");
 }
 
-Result<void> ManagerImpl::try_make(const InodeRef& parent, std::string_view name, const NewNode& node,
-                                   const InodeRef& child, SlotReservation slots, std::uint64_t request, CommitId& id) {
-  InodeSetLock lock({parent.get(), child.get()});
-  Attributes& above = parent->attributes;
-  RETURN_IF_ERROR(check_parent(above));
-  ASSIGN_OR_RETURN(const auto existing, find_dirent(parent->ino, name));
-  if (existing) return Error(Errc::kExists, "make node");
+// The child's mutex is held, and its parent's.
+void ManagerImpl::start_inode(Inode& child, const NewNode& node, const Attributes& above) {
   const bool directory = S_ISDIR(node.mode);
-  if (directory && above.nlink >= kMaxLinks) return Error(Errc::kTooManyLinks, "make node");
-
-  Attributes& a = child->attributes;
-  a.ino = child->ino;
+  Attributes& a = child.attributes;
+  a.ino = child.ino;
   a.mode = node.mode & (S_IFMT | 07777);
   a.nlink = directory ? 2 : 1;
   a.uid = node.uid;
@@ -112,9 +105,23 @@ Result<void> ManagerImpl::try_make(const InodeRef& parent, std::string_view name
   }
   a.rdev = S_ISCHR(a.mode) || S_ISBLK(a.mode) ? node.rdev : 0;
   a.size = directory ? kDirectorySize : node.symlink_target.size();
-  if (directory) a.parent = parent->ino;
+  if (directory) a.parent = above.ino;
   a.atime = a.mtime = a.ctime = a.btime = now_timestamp();
-  child->layout.emplace();
+  child.layout.emplace();
+}
+
+Result<void> ManagerImpl::try_make(const InodeRef& parent, std::string_view name, const NewNode& node,
+                                   const InodeRef& child, SlotReservation slots, std::uint64_t request, CommitId& id) {
+  InodeSetLock lock({parent.get(), child.get()});
+  Attributes& above = parent->attributes;
+  RETURN_IF_ERROR(check_parent(above));
+  ASSIGN_OR_RETURN(const auto existing, find_dirent(parent->ino, name));
+  if (existing) return Error(Errc::kExists, "make node");
+  const bool directory = S_ISDIR(node.mode);
+  if (directory && above.nlink >= kMaxLinks) return Error(Errc::kTooManyLinks, "make node");
+
+  start_inode(*child, node, above);
+  Attributes& a = child->attributes;
   above.mtime = above.ctime = a.ctime;
   ++above.entries;
   if (directory) ++above.nlink;
@@ -150,13 +157,51 @@ Task<Result<InodeRef>> ManagerImpl::make_node(InodeRef parent, std::string_view 
   co_return child;
 }
 
+Task<Result<InodeRef>> ManagerImpl::make_temporary(InodeRef directory, NewNode node, std::uint64_t request) {
+  if (!S_ISREG(node.mode)) co_return Error(Errc::kInvalid, "make temporary");
+  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes + kOrphanBytes + 2 * kCounterBytes));
+  auto child = std::make_shared<Inode>(InodeNumber(next_inode_.fetch_add(1, std::memory_order_relaxed)));
+  {
+    // As in drop_name(): before its record can be found.
+    MutexLock lock(orphan_mutex_);
+    live_orphans_.insert(child->ino.value());
+    temporary_.insert(child->ino.value());
+  }
+  cache_.insert(child);
+  CommitId id;
+  {
+    InodeSetLock lock({directory.get(), child.get()});
+    const auto parent = check_parent(directory->attributes);
+    if (!parent.ok()) {
+      cache_.erase(child->ino);
+      MutexLock orphans(orphan_mutex_);
+      live_orphans_.erase(child->ino.value());
+      temporary_.erase(child->ino.value());
+      co_return parent.error();
+    }
+    start_inode(*child, node, directory->attributes);
+    child->attributes.nlink = 0;
+    TransactionBuilder builder;
+    put_inode(builder, child->attributes);
+    builder.put(orphan_key(child->ino), {});
+    builder.merge(singleton_key("inodes"), encode_number(1));
+    id = commit_with_number(std::move(slots), builder, request, {child.get()}, child->ino);
+    ++inodes_;
+  }
+  CO_RETURN_IF_ERROR(co_await settle(id));
+  co_return child;
+}
+
 Result<CommitId> ManagerImpl::try_link(const InodeRef& inode, const InodeRef& parent, std::string_view name,
                                        SlotReservation slots, std::uint64_t request) {
   InodeSetLock lock({inode.get(), parent.get()});
   Attributes& a = inode->attributes;
   RETURN_IF_ERROR(check_parent(parent->attributes));
   if (is_directory(a)) return Error(Errc::kNotPermitted, "link");
-  if (a.nlink == 0) return Error(Errc::kNotFound, "link");
+  if (a.nlink == 0) {
+    MutexLock orphans(orphan_mutex_);
+    if (a.mode == 0 || !temporary_.contains(inode->ino.value())) return Error(Errc::kNotFound, "link");
+  }
   if (a.nlink >= kMaxLinks) return Error(Errc::kTooManyLinks, "link");
   ASSIGN_OR_RETURN(const auto existing, find_dirent(parent->ino, name));
   if (existing) return Error(Errc::kExists, "link");
@@ -169,12 +214,19 @@ Result<CommitId> ManagerImpl::try_link(const InodeRef& inode, const InodeRef& pa
   put_inode(builder, parent->attributes);
   builder.put(dirent_key(parent->ino, hash_name(name, superblock_.name_hash_seed), name),
               encode(Dirent{inode->ino, dirent_type(a)}));
-  return commit(std::move(slots), builder, request, {inode.get(), parent.get()});
+  if (a.nlink == 1) builder.erase(orphan_key(inode->ino));
+  const CommitId id = commit(std::move(slots), builder, request, {inode.get(), parent.get()});
+  if (a.nlink == 1) {
+    MutexLock orphans(orphan_mutex_);
+    live_orphans_.erase(inode->ino.value());
+    temporary_.erase(inode->ino.value());
+  }
+  return id;
 }
 
 Task<Result<void>> ManagerImpl::link(InodeRef inode, InodeRef parent, std::string_view name, std::uint64_t request) {
   CO_RETURN_IF_ERROR(check_name(name));
-  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(2 * kInodeBytes + dirent_bytes(name)));
+  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(2 * kInodeBytes + dirent_bytes(name) + kOrphanBytes));
   CO_ASSIGN_OR_RETURN(const CommitId id, try_link(inode, parent, name, std::move(slots), request));
   co_return co_await settle(id);
 }

@@ -48,6 +48,7 @@ Task<Result<bool>> ManagerImpl::purge_step(InodeRef inode) {
     cache_.erase(inode->ino);
     MutexLock lock(orphan_mutex_);
     live_orphans_.erase(inode->ino.value());
+    temporary_.erase(inode->ino.value());
   }
   co_return last;
 }

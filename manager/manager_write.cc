@@ -1,7 +1,5 @@
 // Where bytes are, and the two halves of a write: space is reserved before the data moves, the extents are committed
 // after it has arrived. A crash in between gives the reservation back by forgetting it.
-#include <sys/stat.h>
-
 #include <algorithm>
 
 #include "manager/manager_impl.h"
@@ -172,7 +170,7 @@ Task<Result<WritePlan>> ManagerImpl::plan_write(InodeRef inode, std::uint64_t of
   co_return plan;
 }
 
-Task<Result<void>> ManagerImpl::commit_write(InodeRef inode, const WritePlan& plan, bool clear_set_id,
+Task<Result<void>> ManagerImpl::commit_write(InodeRef inode, const WritePlan& plan, SetId set_id,
                                              std::uint64_t request) {
   const std::size_t changes = plan.fresh.size() + plan.converted.size();
   auto reserved = co_await room(kInodeBytes + changes * kExtentStepBytes);
@@ -201,7 +199,7 @@ Task<Result<void>> ManagerImpl::commit_write(InodeRef inode, const WritePlan& pl
         a.blocks += extent.length / kBlockBytes;
       }
       for (const Extent& extent : plan.converted) {
-        layout_mark_written(*layout, extent.file_offset, extent.end(), touched);
+        layout_mark(*layout, extent.file_offset, extent.end(), false, touched);
       }
       inode->charge_layout();
       emit_touched(inode->ino, *layout, touched, builder);
@@ -209,10 +207,7 @@ Task<Result<void>> ManagerImpl::commit_write(InodeRef inode, const WritePlan& pl
     }
     a.size = std::max(a.size, plan.offset + plan.length);
     a.mtime = a.ctime = now_timestamp();
-    if (clear_set_id) {
-      a.mode &= ~static_cast<std::uint32_t>(S_ISUID);
-      if ((a.mode & S_IXGRP) != 0) a.mode &= ~static_cast<std::uint32_t>(S_ISGID);
-    }
+    clear_set_id(a, set_id);
     put_inode(builder, a);
     id = commit(std::move(slots), builder, request, {inode.get()});
   }

@@ -39,10 +39,11 @@ struct Timestamp {
   auto operator<=>(const Timestamp&) const = default;  // NOLINT(modernize-use-nullptr): the compiler's own 0
 };
 
-// The kernel's coarse clock, as the kernel's own file systems use: it never shows a time later than now.
+// The precise clock: two changes of a file that somebody looked at in between never have the same time, and changes of
+// different files are ordered as they were made. The kernel's file systems promise the same (multigrain timestamps).
 inline Timestamp now_timestamp() {
   timespec ts;
-  clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+  clock_gettime(CLOCK_REALTIME, &ts);
   return {ts.tv_sec, static_cast<std::uint32_t>(ts.tv_nsec)};
 }
 

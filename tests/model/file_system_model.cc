@@ -354,10 +354,12 @@ void Walk::data(const NodePtr& node, InodeNumber ino) {
       done = mounted_->run(files().fallocate(mounted_->context(), ino, FileSystem::Fallocate::kPunchHole, at, length));
     }
   } else if (die < 11) {
-    const bool keep = below(2) == 0;
+    const bool keep = below(2) == 0, zero = below(3) == 0;
+    if (zero) Reference::punch(*node, at, length);
     if (!keep && at + length > node->data.size()) Reference::truncate(*node, at + length);
     if (mounted_ != nullptr) {
-      const auto mode = keep ? FileSystem::Fallocate::kKeepSize : FileSystem::Fallocate::kExtend;
+      using Mode = FileSystem::Fallocate;
+      const Mode mode = zero ? (keep ? Mode::kZeroKeepSize : Mode::kZeroRange) : keep ? Mode::kKeepSize : Mode::kExtend;
       done = mounted_->run(files().fallocate(mounted_->context(), ino, mode, at, length));
     }
   } else if (mounted_ != nullptr) {

@@ -183,6 +183,71 @@ BOOST_AUTO_TEST_CASE(a_file_beyond_the_largest_size_is_refused) {
   BOOST_TEST(files.size(ino) == 0u);
 }
 
+BOOST_AUTO_TEST_CASE(a_copied_range_has_the_same_bytes) {
+  Fixture fixture;
+  Files files(fixture);
+  const InodeNumber from = files.create("from"), to = files.create("to");
+  std::string bytes(300000, '\0');
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>('a' + i % 23);
+  BOOST_REQUIRE(files.write(from, 0, bytes).ok());
+  std::vector<std::byte> buffer(10000);
+  const auto copy = [&](std::uint64_t offset, std::uint64_t length) {
+    return files.run(files.fs.copy_range(files.context(), from, offset, to, 5, length, buffer));
+  };
+  BOOST_TEST(*copy(100, 250000) == 250000u);
+  BOOST_TEST((*files.read(to, 0, 300000) == std::string(5, '\0') + bytes.substr(100, 250000)));
+  BOOST_TEST(*copy(299990, 100) == 10u);  // to the end of the file
+  BOOST_TEST(*copy(300000, 100) == 0u);
+}
+
+BOOST_AUTO_TEST_CASE(set_id_bits_go_when_others_write_and_when_anybody_changes_the_owner) {
+  Fixture fixture;
+  Files files(fixture);
+  const InodeNumber ino = files.create("program");
+  const auto mode = [&] { return files.fs.getattr(ino)->mode & 07777; };
+  const auto change = [&](const AttributeChange& to) {
+    SetAttributes set;
+    set.change = to;
+    BOOST_REQUIRE(files.run(files.fs.setattr(files.context(), ino, set)).ok());
+  };
+  RequestContext other = files.context();
+  other.uid = other.gid = 1000;
+  const std::string byte = "x";
+  const auto write = [&](const RequestContext& context) {
+    return files.run(files.fs.write(context, ino, 0, std::as_bytes(std::span(byte)), false));
+  };
+  change({.mode = 06755});
+  BOOST_REQUIRE(write(files.context()).ok());
+  BOOST_TEST(mode() == 06755u);
+  other.clears_set_id = true;
+  BOOST_REQUIRE(write(other).ok());
+  BOOST_TEST(mode() == 0755u);
+  change({.mode = 02644});  // not for execution: of no use to somebody outside the group
+  BOOST_REQUIRE(files.run(files.fs.fallocate(other, ino, FileSystem::Fallocate::kExtend, 0, 10)).ok());
+  BOOST_TEST(mode() == 0644u);
+  change({.mode = 06755});
+  change({.uid = 7});
+  BOOST_TEST(mode() == 0755u);
+}
+
+BOOST_AUTO_TEST_CASE(a_temporary_file_goes_with_its_last_reference_unless_it_was_named) {
+  Fixture fixture;
+  Files files(fixture);
+  NewNode node;
+  node.mode = S_IFREG | 0600;
+  const auto named = files.run(files.fs.make_temporary(files.context(), kRootInode, node));
+  const auto nameless = files.run(files.fs.make_temporary(files.context(), kRootInode, node));
+  BOOST_REQUIRE(named.ok() && nameless.ok());
+  BOOST_REQUIRE(files.write(named->ino, 0, "kept").ok());
+  BOOST_REQUIRE(files.run(files.fs.link(files.context(), named->ino, kRootInode, "name")).ok());
+  files.fs.forget(named->ino, 2);
+  files.fs.forget(nameless->ino, 1);
+  files.settle();
+  BOOST_TEST(!files.fs.getattr(nameless->ino).ok());
+  BOOST_REQUIRE(files.fs.lookup(kRootInode, "name").ok());
+  BOOST_TEST(*files.read(named->ino, 0, 10) == "kept");
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace rmemfs

@@ -21,7 +21,7 @@ struct Data : Fixture {
   WritePlan plan(std::uint64_t offset, std::uint64_t length) {
     return m->must(m->manager->plan_write(f, offset, length, deadline_after_ms(10000)));
   }
-  void commit(const WritePlan& p, bool clear = false) { m->must(m->manager->commit_write(f, p, clear, 0)); }
+  void commit(const WritePlan& p, SetId set_id = SetId::kKeep) { m->must(m->manager->commit_write(f, p, set_id, 0)); }
   Attributes at() { return m->attributes(f); }
   std::uint64_t free_bytes() { return m->manager->space().free_bytes; }
   Attributes truncate(std::uint64_t size) { return m->must(m->manager->truncate(f, size, {}, 0)); }
@@ -154,17 +154,17 @@ BOOST_AUTO_TEST_CASE(punching_frees_whole_blocks_and_zeroes_the_edges) {
   m->write(f, 0, 8 * kBlock);
   BOOST_CHECK_EQUAL(text(*m->manager->plan_punch(*f, 100, 3 * kBlock)), "100-4096 12288-12388 ");
   BOOST_CHECK_EQUAL(text(*m->manager->plan_punch(*f, 100, 50)), "100-150 ");
-  m->must(m->manager->punch(f, 100, 3 * kBlock, 0));
+  m->must(m->manager->punch(f, 100, 3 * kBlock, SetId::kKeep, 0));
   BOOST_CHECK_EQUAL(runs(0, 8 * kBlock), "0-4096 12288-32768 ");
   BOOST_CHECK_EQUAL(at().size, 8 * kBlock);
   truncate(7 * kBlock + 5);
   BOOST_CHECK_EQUAL(text(*m->manager->plan_punch(*f, 6 * kBlock, 2 * kBlock)), "");
-  m->must(m->manager->punch(f, 6 * kBlock, kBlock + 5, 0));  // to the end: its block goes too
+  m->must(m->manager->punch(f, 6 * kBlock, kBlock + 5, SetId::kKeep, 0));  // to the end: its block goes too
   BOOST_CHECK_EQUAL(runs(0, 8 * kBlock), "0-4096 12288-24576 ");
 }
 
 BOOST_AUTO_TEST_CASE(allocated_space_reads_as_zeros_until_it_is_written) {
-  m->must(m->manager->allocate(f, 0, 10 * kBlock, false, deadline_after_ms(10000), 0));
+  m->must(m->manager->allocate(f, 0, 10 * kBlock, {}, deadline_after_ms(10000), 0));
   BOOST_CHECK_EQUAL(at().size, 10 * kBlock);
   BOOST_CHECK_EQUAL(at().blocks, 10u);
   BOOST_CHECK_EQUAL(runs(0, 10 * kBlock), "");
@@ -174,15 +174,40 @@ BOOST_AUTO_TEST_CASE(allocated_space_reads_as_zeros_until_it_is_written) {
   commit(p);
   BOOST_CHECK_EQUAL(runs(0, 10 * kBlock), "8192-16384 ");
   BOOST_CHECK_EQUAL(at().blocks, 10u);
-  m->must(m->manager->allocate(f, 0, 20 * kBlock, true, deadline_after_ms(10000), 0));
+  m->must(m->manager->allocate(f, 0, 20 * kBlock, {.keep_size = true}, deadline_after_ms(10000), 0));
   BOOST_CHECK_EQUAL(at().size, 10 * kBlock);
   BOOST_CHECK_EQUAL(at().blocks, 20u);
+}
+
+BOOST_AUTO_TEST_CASE(zeroed_blocks_stay_the_files_and_read_as_zeros) {
+  m->write(f, 0, 8 * kBlock);
+  m->must(m->manager->allocate(f, 100, 9 * kBlock, {.keep_size = true, .zero = true}, deadline_after_ms(10000), 0));
+  BOOST_CHECK_EQUAL(runs(0, 12 * kBlock), "0-4096 ");
+  BOOST_CHECK_EQUAL(at().size, 8 * kBlock);
+  BOOST_CHECK_EQUAL(at().blocks, 10u);
+  m->must(m->manager->allocate(f, 0, 12 * kBlock, {.zero = true}, deadline_after_ms(10000), 0));
+  BOOST_CHECK_EQUAL(runs(0, 12 * kBlock), "");
+  BOOST_CHECK_EQUAL(at().size, 12 * kBlock);
+  BOOST_CHECK_EQUAL(at().blocks, 12u);
+  // Many extents are zeroed in several transactions.
+  for (std::uint64_t i = 0; i < 200; ++i) m->write(f, 2 * i * kBlock, kBlock);
+  m->must(m->manager->allocate(f, 0, 400 * kBlock, {.zero = true}, deadline_after_ms(10000), 0));
+  BOOST_CHECK_EQUAL(runs(0, 400 * kBlock), "");
+  BOOST_CHECK_EQUAL(at().blocks, 400u);
+}
+
+BOOST_AUTO_TEST_CASE(a_growing_truncate_keeps_what_was_reserved_behind_the_end) {
+  m->must(m->manager->allocate(f, 8 * kBlock, kBlock, {.keep_size = true}, deadline_after_ms(10000), 0));
+  truncate(2 * kBlock);
+  BOOST_CHECK_EQUAL(at().blocks, 1u);
+  truncate(kBlock);
+  BOOST_CHECK_EQUAL(at().blocks, 0u);
 }
 
 BOOST_AUTO_TEST_CASE(seek_finds_data_and_holes) {
   m->write(f, 2 * kBlock, kBlock);
   m->write(f, 6 * kBlock, 10);
-  m->must(m->manager->allocate(f, 4 * kBlock, kBlock, true, deadline_after_ms(10000), 0));
+  m->must(m->manager->allocate(f, 4 * kBlock, kBlock, {.keep_size = true}, deadline_after_ms(10000), 0));
   const auto seek = [&](std::uint64_t offset, bool hole) { return m->manager->seek(*f, offset, hole); };
   BOOST_CHECK_EQUAL(*seek(0, false), 2 * kBlock);
   BOOST_CHECK_EQUAL(*seek(2 * kBlock + 7, false), 2 * kBlock + 7);
@@ -201,7 +226,7 @@ BOOST_AUTO_TEST_CASE(a_write_by_others_drops_set_id_bits) {
   m->must(m->manager->set_attributes(f, change, 0));
   commit(plan(0, 1));
   BOOST_CHECK_EQUAL(at().mode & 07777u, 06755u);
-  commit(plan(0, 1), true);
+  commit(plan(0, 1), SetId::kClear);
   BOOST_CHECK_EQUAL(at().mode & 07777u, 0755u);
 }
 
@@ -216,7 +241,7 @@ BOOST_AUTO_TEST_CASE(a_full_file_system_changes_nothing_and_freeing_makes_room) 
   BOOST_CHECK_EQUAL(written, setup.pool_bytes);
   BOOST_CHECK_EQUAL(at().size, written);
   BOOST_CHECK_EQUAL(free_bytes(), 0u);
-  BOOST_CHECK(m->error(m->manager->allocate(f, written, kBlock, false, deadline_after_ms(10000), 0)) == Errc::kNoSpace);
+  BOOST_CHECK(m->error(m->manager->allocate(f, written, kBlock, {}, deadline_after_ms(10000), 0)) == Errc::kNoSpace);
   BOOST_CHECK_EQUAL(at().size, written);
   const auto g = m->file(root, "g");  // names need no space
   truncate(written / 2);
@@ -234,7 +259,7 @@ BOOST_AUTO_TEST_CASE(a_write_into_fragmented_space_is_planned_in_parts_that_a_sm
   const std::uint64_t blocks = small.pool_bytes / kBlock;
   for (std::uint64_t i = 0; i < blocks; ++i) mounted->write(file, i * kBlock, kBlock);
   for (std::uint64_t i = 0; i < blocks; i += 2) {
-    mounted->must(mounted->manager->punch(file, i * kBlock, kBlock, 0));
+    mounted->must(mounted->manager->punch(file, i * kBlock, kBlock, SetId::kKeep, 0));
   }
   mounted->must(mounted->manager->persist_all());
   const auto plan = mounted->must(mounted->manager->plan_write(other, 100, 64 * kBlock, kNoDeadline));

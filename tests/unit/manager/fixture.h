@@ -325,7 +325,7 @@ class Mount {
     while (length > 0) {
       auto plan = run(manager->plan_write(inode, offset, length, deadline_after_ms(10000)));
       if (!plan.ok()) return std::move(plan).error();
-      RETURN_IF_ERROR(run(manager->commit_write(inode, *plan, false, 0)));
+      RETURN_IF_ERROR(run(manager->commit_write(inode, *plan, SetId::kKeep, 0)));
       offset += plan->length;
       length -= plan->length;
     }

@@ -95,9 +95,11 @@ BOOST_AUTO_TEST_CASE(random_changes_agree_with_an_array) {
           BOOST_REQUIRE_EQUAL(removed, expected);
           break;
         }
-        default:
-          layout_mark_written(p.layout, begin * kBlockBytes, end * kBlockBytes, touched);
-          for (std::uint64_t b = begin; b < end; ++b) p.model[b].unwritten = false;
+        default: {
+          const bool unwritten = random() % 2 == 0;
+          layout_mark(p.layout, begin * kBlockBytes, end * kBlockBytes, unwritten, touched);
+          for (std::uint64_t b = begin; b < end; ++b) p.model[b].unwritten = unwritten && p.model[b].chunk != 0;
+        }
       }
       p.apply(touched);
       p.check();

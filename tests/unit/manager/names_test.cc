@@ -338,6 +338,24 @@ BOOST_AUTO_TEST_CASE(everything_is_there_after_a_remount) {
   BOOST_CHECK_EQUAL(now[1].chunk_offset, where[1].chunk_offset);
 }
 
+BOOST_AUTO_TEST_CASE(a_temporary_file_gets_a_name_or_is_purged) {
+  NewNode node;
+  node.mode = S_IFREG | 0600;
+  const InodeRef named = m->must(m->manager->make_temporary(root, node, 0));
+  const InodeRef nameless = m->must(m->manager->make_temporary(root, node, 0));
+  BOOST_CHECK_EQUAL(m->manager->attributes(*named).nlink, 0u);
+  m->must(m->manager->link(named, root, "named", 0));
+  BOOST_CHECK_EQUAL(m->manager->attributes(*named).nlink, 1u);
+  BOOST_CHECK(m->error(m->manager->purge(named->ino)) == Errc::kInvalid);
+  // A name that is taken away again is the last one: no other may follow.
+  m->must(m->manager->unlink(root, "named", 0));
+  BOOST_CHECK(m->error(m->manager->link(named, root, "again", 0)) == Errc::kNotFound);
+  m->must(m->manager->purge(named->ino));
+  m->must(m->manager->purge(nameless->ino));
+  BOOST_REQUIRE(m->store.journal->checkpoint().ok());
+  BOOST_CHECK(!m->store.metastore->iterate("O")->valid());
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace rmemfs

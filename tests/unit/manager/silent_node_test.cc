@@ -50,7 +50,7 @@ struct Silence {
       const auto plan = m->run(m->manager->plan_write(file, at, kBlock * 8, deadline_after_ms(10000)));
       if (!plan.ok()) return plan.error().code;
       for (const Piece& piece : plan->pieces) filled[piece.chunk->node.value()] += piece.length;
-      BOOST_REQUIRE(m->run(m->manager->commit_write(file, *plan, false, 0)).ok());
+      BOOST_REQUIRE(m->run(m->manager->commit_write(file, *plan, SetId::kKeep, 0)).ok());
     }
   }
 
@@ -91,7 +91,7 @@ BOOST_AUTO_TEST_CASE(without_any_node_that_answers_the_error_is_not_a_full_file_
   BOOST_CHECK_EQUAL(s.m->manager->space().free_bytes, 0u);
   const TimePoint start = MonoClock::now();
   BOOST_CHECK(s.m->try_write(file, kBlock, kBlock).error().code == Errc::kUnreachable);
-  BOOST_CHECK(s.m->error(s.m->manager->allocate(file, kBlock, kBlock, false, deadline_after_ms(10000), 0)) ==
+  BOOST_CHECK(s.m->error(s.m->manager->allocate(file, kBlock, kBlock, {}, deadline_after_ms(10000), 0)) ==
               Errc::kUnreachable);
   BOOST_CHECK(MonoClock::now() - start < std::chrono::seconds(2));
   BOOST_CHECK_EQUAL(s.m->attributes(file).size, kBlock);
@@ -112,7 +112,7 @@ BOOST_AUTO_TEST_CASE(a_writer_waits_for_a_node_that_is_being_restarted) {
     std::this_thread::sleep_for(std::chrono::milliseconds(150));
     s.node(0).set_silent(false);
   });
-  s.m->must(s.m->manager->allocate(file, kBlock, 4 * kBlock, false, deadline_after_ms(10000), 0));
+  s.m->must(s.m->manager->allocate(file, kBlock, 4 * kBlock, {}, deadline_after_ms(10000), 0));
 }
 
 BOOST_AUTO_TEST_CASE(what_the_data_path_saw_is_looked_into_at_once) {

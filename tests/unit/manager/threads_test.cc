@@ -100,7 +100,7 @@ class Worker {
     const auto plan =
         co_await manager_.plan_write(inode, random_() % 100000, 1 + random_() % 20000, deadline_after_ms(10000));
     if (!plan.ok()) co_return plan.error();
-    co_return co_await manager_.commit_write(inode, *plan, false, 0);
+    co_return co_await manager_.commit_write(inode, *plan, SetId::kKeep, 0);
   }
 
   Manager& manager_;

@@ -166,7 +166,7 @@ void Image::fill() {
     };
     const auto write = [&](const InodeRef& inode, std::uint64_t offset, std::uint64_t length) {
       const WritePlan plan = must(loop.run(manager.plan_write(inode, offset, length, deadline_after_ms(10000))));
-      must(loop.run(manager.commit_write(inode, plan, false, 0)));
+      must(loop.run(manager.commit_write(inode, plan, SetId::kKeep, 0)));
     };
     const InodeRef root = must(manager.get(kRootInode));
     const InodeRef a = make(root, "a", S_IFREG | 0644);
@@ -183,7 +183,7 @@ void Image::fill() {
     write(a, 65536, 4096);
     write(big, 0, kChunkBytes + 300000);
     write(gone, 0, 4096);
-    must(loop.run(manager.allocate(kept, 0, 16384, true, deadline_after_ms(10000), 0)));
+    must(loop.run(manager.allocate(kept, 0, 16384, {.keep_size = true}, deadline_after_ms(10000), 0)));
     must(loop.run(manager.link(a, d, "link", 0)));
     must(loop.run(manager.unlink(root, "gone", 0)));
     tree_ = {a->ino, d->ino, e->ino, f->ino, big->ino, kept->ino, s->ino, pipe->ino, gone->ino};

@@ -374,7 +374,7 @@ void must_mount(Image& image) {
     const InodeRef made = *loop.run(manager.make_node(*manager.get(kRootInode), "new", node, 0));
     const auto plan = loop.run(manager.plan_write(made, 0, 4096, deadline_after_ms(10000)));
     BOOST_REQUIRE(plan.ok());
-    BOOST_CHECK(loop.run(manager.commit_write(made, *plan, false, 0)).ok());
+    BOOST_CHECK(loop.run(manager.commit_write(made, *plan, SetId::kKeep, 0)).ok());
   });
 }
 
