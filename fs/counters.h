@@ -29,6 +29,7 @@ namespace rmemfs {
   X(kFallocate, "requests.fallocate")               \
   X(kSeek, "requests.seek")                         \
   X(kCopy, "requests.copy")                         \
+  X(kAttributes, "requests.attributes")             \
   X(kErrors, "requests.failed")                     \
   X(kReadBytes, "bytes.read")                       \
   X(kWrittenBytes, "bytes.written")                 \

@@ -42,13 +42,18 @@ bool in_group(const RequestContext& context, std::uint32_t gid) {
 
 }  // namespace
 
+bool FileSystem::keeps_group_id(const RequestContext& context, const Attributes& attributes) {
+  if ((attributes.mode & S_ISGID) == 0 || context.uid == 0) return true;
+  return in_group(context, attributes.gid);
+}
+
 SetId FileSystem::set_id_of(const RequestContext& context, Inode& inode, bool clears) const {
   if (!clears) return SetId::kKeep;
   const Attributes a = manager_.attributes(inode);
   // S_ISGID that means nothing for execution stays with those who are of the group. It is rare, so looking at the
   // caller's groups is too.
   const bool plain = (a.mode & (S_ISGID | S_IXGRP)) == S_ISGID;
-  return plain && context.uid != 0 && !in_group(context, a.gid) ? SetId::kClearAll : SetId::kClear;
+  return plain && !keeps_group_id(context, a) ? SetId::kClearAll : SetId::kClear;
 }
 
 Result<Attributes> FileSystem::lookup(InodeNumber parent, std::string_view name) {
@@ -72,7 +77,13 @@ Task<Result<Attributes>> FileSystem::setattr(RequestContext context, InodeNumber
   if (change.size) {
     CO_ASSIGN_OR_RETURN(InodeRef file, regular(ino));
     change.change.set_id = set_id_of(context, *file, context.clears_set_id);
-    co_return co_await data_.truncate(context, std::move(file), *change.size, change.change);
+    // The permission bits may have an access list to take along.
+    const auto mode = std::exchange(change.change.mode, std::nullopt);
+    auto truncated = co_await data_.truncate(context, file, *change.size, change.change);
+    if (!mode || !truncated.ok()) co_return truncated;
+    change.change = AttributeChange();
+    change.change.mode = mode;
+    co_return co_await manager_.set_attributes(std::move(file), change.change, context.request);
   }
   CO_ASSIGN_OR_RETURN(InodeRef inode, manager_.get(ino));
   if (change.set_id_only) {

@@ -54,6 +54,12 @@ class FileSystem {
   Result<Attributes> getattr(InodeNumber ino);
   Task<Result<Attributes>> setattr(RequestContext context, InodeNumber ino, SetAttributes change);
   Result<std::string> readlink(InodeNumber ino);
+
+  // Extended attributes: of the namespaces user, trusted and security, and the two access lists. kNotSupported for
+  // others. list_extended: each name with a NUL behind it; those of trusted for root only.
+  Result<std::string> get_extended(InodeNumber ino, std::string_view name);
+  Result<std::string> list_extended(RequestContext context, InodeNumber ino);
+  Task<Result<void>> set_extended(RequestContext context, InodeNumber ino, ExtendedChange change);
   SpaceStatistics statfs() { return manager_.space(); }
 
   // Names.
@@ -106,6 +112,8 @@ class FileSystem {
 
   Result<InodeRef> regular(InodeNumber ino);
   Result<void> writable() const;
+  // Whether S_ISGID may stay when the caller changes the permissions.
+  static bool keeps_group_id(const RequestContext& context, const Attributes& attributes);
   // What becomes of the set-ID bits when the caller changes the file's bytes or owner.
   SetId set_id_of(const RequestContext& context, Inode& inode, bool clears) const;
   // The inode may have lost its last name.

@@ -53,11 +53,11 @@ namespace {
 
 void op_init(void* userdata, fuse_conn_info* connection) noexcept {
   auto& adapter = *static_cast<FuseAdapter*>(userdata);
-  connection->want &=
-      ~(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_SPLICE_READ |
-        FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_POSIX_ACL);
+  connection->want &= ~(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_ATOMIC_O_TRUNC |
+                        FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_WRITEBACK_CACHE);
   const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
-                          FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPORT_SUPPORT;
+                          FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPORT_SUPPORT |
+                          FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;
   connection->want |= connection->capable & wanted;
   adapter.stateless_open = (connection->capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
   connection->max_write = kMaxRequestData;
@@ -134,6 +134,7 @@ const fuse_lowlevel_ops& FuseAdapter::operations() {
     fuse_detail::set_name_operations(ops);
     fuse_detail::set_file_operations(ops);
     fuse_detail::set_directory_operations(ops);
+    fuse_detail::set_extended_operations(ops);
     return ops;
   }();
   return table;

@@ -10,6 +10,8 @@
 //   - OPEN, CREATE, FLUSH and ACCESS are answered "not implemented" once, after which the kernel does without: an inode
 //     lives by its lookup count, so open files need no handle (a create is a MKNOD, a close costs nothing). The errors
 //     of writes are known when write() returns, those of mappings when the kernel writes them back;
+//   - access lists and the umask are ours to apply (FUSE_POSIX_ACL, FUSE_DONT_MASK); the kernel checks permissions by
+//     what it reads as system.posix_acl_access, and remembers that there is none;
 //   - set-user-ID bits are ours to clear (FUSE_HANDLE_KILLPRIV_V2, see FuseLane::write_reply): WRITE and SETATTR say
 //     when, and chown and fallocate always do but for root;
 //   - "." can be looked up, so file handles stay good after the kernel has forgotten the inode.

@@ -45,6 +45,7 @@ Task<void> do_make_node(Call call, InodeNumber parent, const char* name, std::ui
                         const char* target) {
   NewNode node;
   node.mode = mode;
+  node.umask = call.umask;
   node.rdev = rdev;
   if (target != nullptr) node.symlink_target = target;
   const auto result = co_await call.files().make_node(call.context, parent, name, node);
@@ -59,6 +60,7 @@ void op_mknod(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, 
 Task<void> do_make_temporary(Call call, InodeNumber directory, std::uint32_t mode, fuse_file_info file) {
   NewNode node;
   node.mode = mode;
+  node.umask = call.umask;
   const auto result = co_await call.files().make_temporary(call.context, directory, node);
   if (!result.ok()) {
     reply_error(call, result.error());

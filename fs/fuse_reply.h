@@ -21,6 +21,8 @@ struct Call {
   BufferRef buffer;
   RequestContext context;
 
+  std::uint32_t umask = 0;
+
   Call(fuse_req_t req, Counter counter)
       : request(req),
         adapter(*static_cast<FuseAdapter*>(fuse_req_userdata(req))),
@@ -28,6 +30,7 @@ struct Call {
         buffer(lane.request_buffer()) {
     const fuse_ctx* caller = fuse_req_ctx(req);
     context = {&lane.connections(), caller->uid, caller->gid, lane.request_number(), caller->pid};
+    umask = static_cast<std::uint32_t>(caller->umask);
     lane.connections().counters.add(counter);
   }
   FileSystem& files() const { return adapter.files; }
@@ -65,5 +68,6 @@ void set_name_operations(fuse_lowlevel_ops& table);
 void set_attribute_operations(fuse_lowlevel_ops& table);
 void set_file_operations(fuse_lowlevel_ops& table);
 void set_directory_operations(fuse_lowlevel_ops& table);
+void set_extended_operations(fuse_lowlevel_ops& table);
 
 }  // namespace rmemfs::fuse_detail

@@ -59,7 +59,8 @@ struct WritePlan {
 };
 
 struct NewNode {
-  std::uint32_t mode = 0;          // type and permission bits, umask already applied
+  std::uint32_t mode = 0;          // type and permission bits
+  std::uint32_t umask = 0;         // counts unless the directory has a default access list
   std::uint32_t uid = 0, gid = 0;  // of the caller; a setgid parent overrides gid
   std::uint32_t rdev = 0;
   std::string_view symlink_target;  // S_IFLNK
@@ -75,6 +76,15 @@ struct AttributeChange {
   std::optional<std::uint32_t> mode, uid, gid;
   SetId set_id = SetId::kKeep;
   std::optional<Timestamp> atime, mtime, ctime;  // ctime: now unless given
+};
+
+// A change of one extended attribute; `value` none: it is removed.
+struct ExtendedChange {
+  enum class Mode : std::uint8_t { kAny, kCreate, kReplace };
+  std::string_view name;
+  std::optional<std::string_view> value;
+  Mode mode = Mode::kAny;
+  bool clear_group_id = false;  // of an access list: the caller may not keep S_ISGID
 };
 
 struct DirectoryEntry {
@@ -147,6 +157,13 @@ class Manager {
   virtual Result<InodeRef> get(InodeNumber ino) = 0;  // kNotFound
   virtual Attributes attributes(Inode& inode) = 0;
   virtual Task<Result<Attributes>> set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) = 0;
+
+  // Extended attributes, and as such access lists (manager/posix_acl.h): they follow chmod and creation, and setting
+  // one changes the permission bits. kNoAttribute; kExists and kNoAttribute as the mode says; kNoSpace above
+  // kMaxExtendedBytes for all of an inode, or above what the journal takes at once; kInvalid and kAccess for lists.
+  virtual Result<std::string> get_extended(Inode& inode, std::string_view name) = 0;
+  virtual Result<std::vector<std::string>> list_extended(Inode& inode) = 0;
+  virtual Task<Result<void>> set_extended(InodeRef inode, ExtendedChange change, std::uint64_t request) = 0;
 
   // Names. Every change updates times, link counts and entry counts of all involved in the same transaction.
   virtual Result<InodeRef> lookup(Inode& parent, std::string_view name) = 0;

@@ -38,20 +38,27 @@ Attributes ManagerImpl::attributes(Inode& inode) {
 
 Task<Result<Attributes>> ManagerImpl::set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) {
   CO_RETURN_IF_ERROR(check_change(change));
-  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes));
-  Attributes result;
-  CommitId id;
-  {
-    MutexLock lock(inode->mutex);
-    if (inode->attributes.mode == 0) co_return Error(Errc::kNotFound, "set attributes");
-    apply_change(inode->attributes, change, now_timestamp());
-    result = inode->attributes;
-    TransactionBuilder builder;
-    put_inode(builder, result);
-    id = commit(std::move(slots), builder, request, {inode.get()});
+  for (;;) {
+    // An access list follows the permission bits, and keeps its length.
+    const std::size_t extended = change.mode ? attributes(*inode).extended_bytes : 0;
+    CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes + kExtendedKeyBytes + extended));
+    Attributes result;
+    CommitId id;
+    {
+      MutexLock lock(inode->mutex);
+      if (inode->attributes.mode == 0) co_return Error(Errc::kNotFound, "set attributes");
+      if (change.mode && inode->attributes.extended_bytes > extended) continue;  // it has grown meanwhile
+      result = inode->attributes;
+      apply_change(result, change, now_timestamp());
+      TransactionBuilder builder;
+      if (change.mode && result.extended_bytes != 0) CO_RETURN_IF_ERROR(change_list_mode(result, builder));
+      inode->attributes = result;
+      put_inode(builder, result);
+      id = commit(std::move(slots), builder, request, {inode.get()});
+    }
+    CO_RETURN_IF_ERROR(co_await settle(id));
+    co_return result;
   }
-  CO_RETURN_IF_ERROR(co_await settle(id));
-  co_return result;
 }
 
 Task<Result<void>> ManagerImpl::persist(InodeRef inode) {

@@ -56,6 +56,10 @@ class ManagerImpl final : public Manager {
   Attributes attributes(Inode& inode) override;
   Task<Result<Attributes>> set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) override;
 
+  Result<std::string> get_extended(Inode& inode, std::string_view name) override;
+  Result<std::vector<std::string>> list_extended(Inode& inode) override;
+  Task<Result<void>> set_extended(InodeRef inode, ExtendedChange change, std::uint64_t request) override;
+
   Result<InodeRef> lookup(Inode& parent, std::string_view name) override;
   Task<Result<InodeRef>> make_node(InodeRef parent, std::string_view name, NewNode node,
                                    std::uint64_t request) override;
@@ -123,12 +127,19 @@ class ManagerImpl final : public Manager {
   Task<Result<void>> settle(CommitId id);   // awaits persistence with sync_commit
   Result<Layout*> layout_of(Inode& inode);  // under the inode's mutex
 
+  // manager_extended.cc
+  Result<ExtendedAttributes> load_extended(const Attributes& a);
+  static void put_extended(Attributes& a, const std::string& record, TransactionBuilder& builder);
+  Result<bool> change_extended(const ExtendedChange& change, Attributes& a, ExtendedAttributes& all) const;
+  Result<std::string> inherit(Inode& directory, NewNode& node);
+  Result<void> change_list_mode(Attributes& a, TransactionBuilder& builder);
+
   // manager_names.cc
   Result<std::optional<Dirent>> find_dirent(InodeNumber parent, std::string_view name);
   static void start_inode(Inode& child, const NewNode& node, const Attributes& above);
   void drop_name(Inode& child, Timestamp now, TransactionBuilder& builder);
-  Result<void> try_make(const InodeRef& parent, std::string_view name, const NewNode& node, const InodeRef& child,
-                        SlotReservation slots, std::uint64_t request, CommitId& id);
+  Result<void> try_make(const InodeRef& parent, std::string_view name, const NewNode& node, const std::string& extended,
+                        const InodeRef& child, SlotReservation slots, std::uint64_t request, CommitId& id);
   Result<bool> try_remove(const InodeRef& parent, std::string_view name, bool directory, SlotReservation& slots,
                           std::uint64_t request, InodeRef& child, CommitId& id);
   Task<Result<InodeRef>> remove_name(InodeRef parent, std::string_view name, bool directory, std::uint64_t request);
@@ -219,6 +230,7 @@ inline constexpr std::uint64_t kDirectorySize = 4096;  // st_size of every direc
 
 // Bytes of a transaction's payload, as bounds for reservations.
 inline constexpr std::size_t kInodeBytes = 8 + 9 + 128;
+inline constexpr std::size_t kExtendedKeyBytes = 8 + 9;
 inline constexpr std::size_t kCounterBytes = 8 + 16 + 8;
 inline constexpr std::size_t kOrphanBytes = 8 + 9;
 inline constexpr std::size_t kExtentStepBytes = 224;  // puts after splits, an erase, a run of the bitmap
@@ -234,7 +246,7 @@ constexpr std::size_t make_bytes(std::size_t name_bytes, std::size_t target_byte
   return 2 * kInodeBytes + dirent_bytes(name_bytes) + symlink_bytes + 2 * kCounterBytes;
 }
 // What a step of truncate, punch or purge takes besides its extents; one extent always goes.
-constexpr std::size_t kStepOverheadBytes = 2 * kInodeBytes + kCounterBytes + 3 * kOrphanBytes;
+constexpr std::size_t kStepOverheadBytes = 2 * kInodeBytes + kCounterBytes + 4 * kOrphanBytes;
 
 // ctime becomes now unless given.
 void apply_change(Attributes& attributes, const AttributeChange& change, Timestamp now);

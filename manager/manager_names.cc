@@ -111,7 +111,8 @@ void ManagerImpl::start_inode(Inode& child, const NewNode& node, const Attribute
 }
 
 Result<void> ManagerImpl::try_make(const InodeRef& parent, std::string_view name, const NewNode& node,
-                                   const InodeRef& child, SlotReservation slots, std::uint64_t request, CommitId& id) {
+                                   const std::string& extended, const InodeRef& child, SlotReservation slots,
+                                   std::uint64_t request, CommitId& id) {
   InodeSetLock lock({parent.get(), child.get()});
   Attributes& above = parent->attributes;
   RETURN_IF_ERROR(check_parent(above));
@@ -127,6 +128,7 @@ Result<void> ManagerImpl::try_make(const InodeRef& parent, std::string_view name
   if (directory) ++above.nlink;
 
   TransactionBuilder builder;
+  put_extended(a, extended, builder);
   put_inode(builder, a);
   put_inode(builder, above);
   builder.put(dirent_key(parent->ino, hash_name(name, superblock_.name_hash_seed), name),
@@ -143,12 +145,15 @@ Task<Result<InodeRef>> ManagerImpl::make_node(InodeRef parent, std::string_view 
   CO_RETURN_IF_ERROR(check_name(name));
   CO_RETURN_IF_ERROR(check_node(node));
   if (!S_ISLNK(node.mode)) node.symlink_target = {};
-  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(make_bytes(name.size(), node.symlink_target.size())));
+  CO_ASSIGN_OR_RETURN(const std::string extended, inherit(*parent, node));
+  const std::size_t extended_bytes = extended.empty() ? 0 : kExtendedKeyBytes + extended.size();
+  CO_ASSIGN_OR_RETURN(SlotReservation slots,
+                      co_await room(make_bytes(name.size(), node.symlink_target.size()) + extended_bytes));
   auto child = std::make_shared<Inode>(InodeNumber(next_inode_.fetch_add(1, std::memory_order_relaxed)));
   // In the cache before its record exists: whoever meets the name right after the commit finds this object.
   cache_.insert(child);
   CommitId id;
-  auto made = try_make(parent, name, node, child, std::move(slots), request, id);
+  auto made = try_make(parent, name, node, extended, child, std::move(slots), request, id);
   if (!made.ok()) {
     cache_.erase(child->ino);
     co_return std::move(made).error();
@@ -159,7 +164,9 @@ Task<Result<InodeRef>> ManagerImpl::make_node(InodeRef parent, std::string_view 
 
 Task<Result<InodeRef>> ManagerImpl::make_temporary(InodeRef directory, NewNode node, std::uint64_t request) {
   if (!S_ISREG(node.mode)) co_return Error(Errc::kInvalid, "make temporary");
-  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes + kOrphanBytes + 2 * kCounterBytes));
+  CO_ASSIGN_OR_RETURN(const std::string extended, inherit(*directory, node));
+  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes + kExtendedKeyBytes + extended.size() +
+                                                           kOrphanBytes + 2 * kCounterBytes));
   auto child = std::make_shared<Inode>(InodeNumber(next_inode_.fetch_add(1, std::memory_order_relaxed)));
   {
     // As in drop_name(): before its record can be found.
@@ -182,6 +189,7 @@ Task<Result<InodeRef>> ManagerImpl::make_temporary(InodeRef directory, NewNode n
     start_inode(*child, node, directory->attributes);
     child->attributes.nlink = 0;
     TransactionBuilder builder;
+    put_extended(child->attributes, extended, builder);
     put_inode(builder, child->attributes);
     builder.put(orphan_key(child->ino), {});
     builder.merge(singleton_key("inodes"), encode_number(1));

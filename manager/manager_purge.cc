@@ -16,7 +16,7 @@ constexpr std::size_t kOrphansPerRound = 1024;
 Task<Result<bool>> ManagerImpl::purge_step(InodeRef inode) {
   CO_ASSIGN_OR_RETURN(const std::size_t extents, count_extents(*inode, 0, UINT64_MAX));
   CO_ASSIGN_OR_RETURN(SlotReservation slots,
-                      co_await room(kInodeBytes + 3 * kOrphanBytes + kCounterBytes + extents * kExtentStepBytes));
+                      co_await room(kInodeBytes + 4 * kOrphanBytes + kCounterBytes + extents * kExtentStepBytes));
   bool last;
   CommitId id;
   std::vector<SpaceRun> runs;
@@ -33,6 +33,7 @@ Task<Result<bool>> ManagerImpl::purge_step(InodeRef inode) {
     if (last) {
       builder.erase(inode_key(inode->ino));
       builder.erase(orphan_key(inode->ino));
+      if (a.extended_bytes != 0) builder.erase(extended_key(inode->ino));
       if (S_ISLNK(a.mode)) builder.erase(symlink_key(inode->ino));
       builder.merge(singleton_key("inodes"), encode_number(~std::uint64_t{0}));  // one less
       a.mode = 0;

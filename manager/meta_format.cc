@@ -25,7 +25,7 @@ struct InodeRecord {
   std::uint32_t gid;               //  12
   std::uint32_t rdev;              //  16
   std::uint32_t nanoseconds[4];    //  20  atime, mtime, ctime, btime
-  std::uint32_t reserved;          //  36
+  std::uint32_t extended_bytes;    //  36
   std::uint64_t size;              //  40
   std::uint64_t blocks;            //  48
   std::uint64_t entries;           //  56
@@ -167,6 +167,7 @@ std::uint64_t hash_name(std::string_view name, std::uint64_t seed) {
 
 std::string inode_key(InodeNumber ino) { return number_key('I', ino.value()); }
 std::string symlink_key(InodeNumber ino) { return number_key('S', ino.value()); }
+std::string extended_key(InodeNumber ino) { return number_key('X', ino.value()); }
 std::string orphan_key(InodeNumber ino) { return number_key('O', ino.value()); }
 std::string chunk_key(ChunkId chunk) { return number_key('C', chunk.value()); }
 std::string bitmap_key(ChunkId chunk) { return number_key('B', chunk.value()); }
@@ -199,6 +200,7 @@ std::string encode(const Attributes& a) {
   r.blocks = a.blocks;
   r.entries = a.entries;
   r.parent = a.parent.value();
+  r.extended_bytes = a.extended_bytes;
   const std::array times = {a.atime, a.mtime, a.ctime, a.btime};
   for (std::size_t i = 0; i < times.size(); ++i) {
     r.seconds[i] = times[i].seconds;
@@ -238,6 +240,18 @@ std::string encode(const ChunkRecord& chunk) {
   return to_bytes(r);
 }
 
+std::string encode_extended(const ExtendedAttributes& attributes) {
+  std::string out;
+  for (const auto& [name, value] : attributes) {
+    append_le(out, static_cast<std::uint16_t>(name.size()));
+    append_le(out, std::uint16_t{0});
+    append_le(out, static_cast<std::uint32_t>(value.size()));
+    out += name;
+    out += value;
+  }
+  return out;
+}
+
 std::string encode_runs(std::span<const BlockRun> runs) {
   std::string out;
   for (const BlockRun& run : runs) {
@@ -254,7 +268,7 @@ std::string encode_number(std::uint64_t number) {
 }
 
 Result<InodeNumber> decode_inode_key(std::string_view key) {
-  const auto number = number_of(key, "ISO");
+  const auto number = number_of(key, "ISOX");
   if (!number) return damaged("inode key");
   return InodeNumber(*number);
 }
@@ -287,7 +301,8 @@ Result<Attributes> decode_inode(std::string_view key, std::string_view value) {
   const bool directory = (r.mode & S_IFMT) == S_IFDIR;
   if (!known_file_type(r.mode) || (r.mode & ~(S_IFMT | 07777u)) != 0 || r.nlink > kMaxLinks || r.size > kMaxFileBytes ||
       r.blocks > kMaxFileBytes / kBlockBytes || (!directory && r.entries != 0) ||
-      (directory ? r.parent == 0 : r.parent != 0) || r.reserved != 0 || !all_zero(r.reserved_tail)) {
+      (directory ? r.parent == 0 : r.parent != 0) || r.extended_bytes > kMaxExtendedBytes ||
+      !all_zero(r.reserved_tail)) {
     return damaged("inode record");
   }
   a.mode = r.mode;
@@ -299,6 +314,7 @@ Result<Attributes> decode_inode(std::string_view key, std::string_view value) {
   a.blocks = r.blocks;
   a.entries = r.entries;
   a.parent = InodeNumber(r.parent);
+  a.extended_bytes = r.extended_bytes;
   const std::array times = {&a.atime, &a.mtime, &a.ctime, &a.btime};
   for (std::size_t i = 0; i < times.size(); ++i) {
     if (r.nanoseconds[i] >= 1000000000) return damaged("inode record");
@@ -349,6 +365,29 @@ Result<ChunkRecord> decode_chunk(std::string_view value) {
   chunk.region.rkey = r.rkey;
   chunk.region.durability = {static_cast<Durability>(r.durability), static_cast<PersistMethod>(r.persist_method)};
   return chunk;
+}
+
+Result<ExtendedAttributes> decode_extended(std::string_view value) {
+  ExtendedAttributes all;
+  if (value.empty() || value.size() > kMaxExtendedBytes) return damaged("extended attributes");
+  while (!value.empty()) {
+    if (value.size() < kExtendedEntryBytes) return damaged("extended attributes");
+    ByteReader reader(as_bytes(value));
+    const std::size_t name = reader.take<std::uint16_t>();
+    const auto reserved = reader.take<std::uint16_t>();
+    const std::size_t length = reader.take<std::uint32_t>();
+    value.remove_prefix(kExtendedEntryBytes);
+    if (name == 0 || name > kMaxNameBytes || reserved != 0 || name > value.size() || length > value.size() - name) {
+      return damaged("extended attributes");
+    }
+    const std::string_view key = value.substr(0, name);
+    if (key.find('\0') != std::string_view::npos || (!all.empty() && all.rbegin()->first >= key)) {
+      return damaged("extended attributes");
+    }
+    all.emplace_hint(all.end(), key, value.substr(name, length));
+    value.remove_prefix(name + length);
+  }
+  return all;
 }
 
 Result<std::uint64_t> decode_number(std::string_view value) {

@@ -6,6 +6,9 @@
 //   'D' parent hash name                 DirentRecord: ino 8, type 1, reserved 7
 //   'S' ino                              symlink target, 1..4095 bytes
 //   'E' ino file_offset                  ExtentRecord: length 8, chunk 8, chunk_offset 8, flags 4, reserved 4
+//   'X' ino                              extended attributes: {name length 2, reserved 2, value length 4, name,
+//   value}...,
+//                                        names ascending
 //   'O' ino                              empty: an inode without a name, to be purged (open-unlinked or half purged)
 //   'C' chunk                            ChunkRecord: node, region, generation, key, length, state ...
 //   'B' chunk                            allocation bitmap, one bit per block (merge: runs to set or clear)
@@ -17,6 +20,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -31,6 +36,8 @@ namespace rmemfs {
 
 inline constexpr std::size_t kMaxNameBytes = 255;
 inline constexpr std::size_t kMaxSymlinkBytes = 4095;
+inline constexpr std::size_t kMaxExtendedBytes = 65536;  // of an inode's record of attributes
+inline constexpr std::size_t kExtendedEntryBytes = 8;    // what an attribute takes besides its name and value
 inline constexpr std::uint64_t kMaxFileBytes = std::uint64_t{1} << 62;
 inline constexpr std::uint32_t kMaxLinks = 1u << 31;
 
@@ -41,9 +48,10 @@ struct Attributes {
   std::uint32_t uid = 0, gid = 0;
   std::uint32_t rdev = 0;
   std::uint64_t size = 0;
-  std::uint64_t blocks = 0;   // allocated blocks of kBlockBytes
-  std::uint64_t entries = 0;  // directories: names in it, without . and ..
-  InodeNumber parent;         // directories: the parent (root: itself)
+  std::uint64_t blocks = 0;          // allocated blocks of kBlockBytes
+  std::uint64_t entries = 0;         // directories: names in it, without . and ..
+  InodeNumber parent;                // directories: the parent (root: itself)
+  std::uint32_t extended_bytes = 0;  // length of the record of extended attributes; 0: there is none
   Timestamp atime, mtime, ctime, btime;
   bool operator==(const Attributes&) const = default;
 };
@@ -78,12 +86,15 @@ struct BlockRun {
   bool set = true;
 };
 
+using ExtendedAttributes = std::map<std::string, std::string, std::less<>>;
+
 std::uint64_t hash_name(std::string_view name, std::uint64_t seed);
 
 std::string inode_key(InodeNumber ino);
 std::string dirent_key(InodeNumber parent, std::uint64_t hash, std::string_view name);
 std::string symlink_key(InodeNumber ino);
 std::string extent_key(InodeNumber ino, std::uint64_t file_offset);
+std::string extended_key(InodeNumber ino);
 std::string orphan_key(InodeNumber ino);
 std::string chunk_key(ChunkId chunk);
 std::string bitmap_key(ChunkId chunk);
@@ -93,6 +104,7 @@ std::string encode(const Attributes& attributes);
 std::string encode(const Dirent& dirent);
 std::string encode(const Extent& extent);  // without file_offset, which is in the key
 std::string encode(const ChunkRecord& chunk);
+std::string encode_extended(const ExtendedAttributes& attributes);  // empty when there are none
 std::string encode_runs(std::span<const BlockRun> runs);
 std::string encode_number(std::uint64_t number);
 
@@ -102,13 +114,14 @@ struct DirentKey {
   std::string_view name;
 };
 
-Result<InodeNumber> decode_inode_key(std::string_view key);  // also symlink and orphan keys
+Result<InodeNumber> decode_inode_key(std::string_view key);  // also symlink, attributes and orphan keys
 Result<DirentKey> decode_dirent_key(std::string_view key);
 Result<ChunkId> decode_chunk_key(std::string_view key);  // also bitmap keys
 Result<Attributes> decode_inode(std::string_view key, std::string_view value);
 Result<Dirent> decode_dirent(std::string_view value);
 Result<Extent> decode_extent(std::string_view key, std::string_view value);
 Result<ChunkRecord> decode_chunk(std::string_view value);
+Result<ExtendedAttributes> decode_extended(std::string_view value);
 Result<std::uint64_t> decode_number(std::string_view value);
 
 // What a kMerge does, in RocksDB's merge operator, in recovery's view and in fsck's: `value` becomes the merged value.

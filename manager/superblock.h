@@ -33,7 +33,8 @@ inline constexpr std::uint32_t kMaxChunkBlocks = kMaxChunkBytes / kBlockBytes;
 // ext4's rule. Unknown incompat: refuse. Unknown ro_compat: refuse to write. Unknown compat: ignore.
 inline constexpr std::uint64_t kKnownCompat = 0;
 inline constexpr std::uint64_t kKnownRoCompat = 0;
-inline constexpr std::uint64_t kKnownIncompat = 0;
+inline constexpr std::uint64_t kIncompatExtended = 1;  // inodes may have extended attributes
+inline constexpr std::uint64_t kKnownIncompat = kIncompatExtended;
 
 struct NodeRecord {
   NodeId id;

@@ -1,10 +1,10 @@
 // Pass 3, inode records and link targets.
 //
 // Checks: each record can be read; sizes are possible for the type; fields of other types are not set; the root exists
-// and is a directory; each symbolic link has a target, and each target a link.
-// Leaves to others: names, parents, link and entry counts (names), allocated blocks (extents), what nlink 0 means
-// (orphans), the inode counters (space). Modes, owners and times are the user's: every value that can be stored is
-// right.
+// and is a directory; each symbolic link has a target, and each target a link; each record of extended attributes can
+// be read and belongs to an inode that says how long it is. Leaves to others: names, parents, link and entry counts
+// (names), allocated blocks (extents), what nlink 0 means (orphans), the inode counters (space). Modes, owners and
+// times are the user's: every value that can be stored is right.
 #include <dirent.h>
 #include <sys/stat.h>
 
@@ -83,6 +83,26 @@ Result<bool> check_link(CheckContext& context, Attributes& a) {
   return true;
 }
 
+Result<void> check_extended(CheckContext& context, Attributes& a) {
+  ASSIGN_OR_RETURN(const auto record, context.get(extended_key(a.ino)));
+  if (!record && a.extended_bytes == 0) return success();
+  const bool readable = record && decode_extended(*record).ok();
+  if (readable && record->size() == a.extended_bytes) return success();
+  if (readable) {
+    if (!context.found(ProblemCode::kExtendedLength, a.ino,
+                       std::to_string(a.extended_bytes) + ", should be " + std::to_string(record->size()))) {
+      return success();
+    }
+    a.extended_bytes = static_cast<std::uint32_t>(record->size());
+  } else {
+    if (!context.found(ProblemCode::kExtendedDamaged, a.ino, record ? "damaged" : "missing")) return success();
+    a.extended_bytes = 0;
+    context.erase(extended_key(a.ino));
+  }
+  context.put(inode_key(a.ino), encode(a));
+  return success();
+}
+
 Result<void> check_record(CheckContext& context, std::string_view key, std::string_view value) {
   auto attributes = decode_inode(key, value);
   if (attributes.ok() && attributes->ino.value() >= kInodeNumberEnd) attributes = Error(Errc::kCorrupt, "inode number");
@@ -103,6 +123,7 @@ Result<void> check_record(CheckContext& context, std::string_view key, std::stri
     ASSIGN_OR_RETURN(const bool kept, check_link(context, *attributes));
     if (!kept) return success();
   }
+  RETURN_IF_ERROR(check_extended(context, *attributes));
   remember(context, *attributes);
   return success();
 }
@@ -117,6 +138,7 @@ Result<void> check_root(CheckContext& context) {
   }
   const Attributes root = fresh_root();
   context.put(inode_key(kRootInode), encode(root));
+  context.erase(extended_key(kRootInode));  // the new one has none
   const std::vector<InodeEntry> inodes = std::move(context.inodes);
   context.inodes.clear();
   remember(context, root);
@@ -142,6 +164,21 @@ Result<void> check_targets(CheckContext& context) {
   return it->status();
 }
 
+Result<void> check_extended_owners(CheckContext& context) {
+  auto it = context.store->iterate("X");
+  for (; it->valid(); it->next()) {
+    RETURN_IF_ERROR(context.settle());
+    const auto ino = decode_inode_key(it->key());
+    if (ino.ok() && context.find(*ino) != nullptr) continue;
+    ASSIGN_OR_RETURN(const auto record, context.get(std::string(it->key())));
+    if (!record) continue;
+    if (context.found(ProblemCode::kExtendedStray, ino.ok() ? *ino : InodeNumber(), "")) {
+      context.erase(std::string(it->key()));
+    }
+  }
+  return it->status();
+}
+
 }  // namespace
 
 Result<void> check_inodes(CheckContext& context) {
@@ -160,6 +197,7 @@ Result<void> check_inodes(CheckContext& context) {
   RETURN_IF_ERROR(it->status());
   RETURN_IF_ERROR(check_root(context));
   if (!context.incomplete) RETURN_IF_ERROR(check_targets(context));
+  if (!context.incomplete) RETURN_IF_ERROR(check_extended_owners(context));
   context.report.inodes = context.inodes.size();
   context.report.directories = context.directories.size();
   context.progress(CheckPass::kInodes, 1, 1);

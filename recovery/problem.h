@@ -44,6 +44,10 @@ enum class RepairRisk : std::uint8_t { kSafe, kDecision };
   X(kInodeFieldBad, 0x0304, kSafe, "a field is set that this type of file does not have", "clear the field")    \
   X(kSymlinkMissing, 0x0305, kDecision, "a symbolic link has no target or a damaged one", "remove the link")    \
   X(kSymlinkStray, 0x0306, kSafe, "a link target belongs to no symbolic link", "erase it")                      \
+  X(kExtendedDamaged, 0x0307, kDecision, "an inode's extended attributes are missing or cannot be read",        \
+    "forget them")                                                                                              \
+  X(kExtendedStray, 0x0308, kSafe, "extended attributes belong to no inode", "erase them")                      \
+  X(kExtendedLength, 0x0309, kSafe, "an inode says a wrong length of its extended attributes", "set it")        \
   X(kDirentDamaged, 0x0401, kDecision, "a name's record cannot be read", "erase the name")                      \
   X(kDirentNoDirectory, 0x0402, kDecision, "a name is in something that is not a directory", "erase the name")  \
   X(kDirentBadName, 0x0403, kDecision, "a name that no file can have", "erase the name")                        \

@@ -71,6 +71,8 @@ Result<RecoveredStore> recover(const std::string& directory, const RecoverOption
   }
   if (options.raise_epoch) {
     out.superblock.epoch = out.superblock.epoch.next();
+    // From here on there may be what older versions do not know.
+    out.superblock.incompat |= kIncompatExtended;
     RETURN_IF_ERROR(store_superblock(directory, out.superblock));
   }
   ASSIGN_OR_RETURN(out.journal, Journal::open(std::move(memory), out.superblock.uuid, *out.metastore, options.journal));

@@ -229,6 +229,14 @@ Result<void> Dumper::inode() {
     record.text("error", decoded.error().message()).bytes("bytes", *value);
   ASSIGN_OR_RETURN(const auto target, store_.metastore->get(symlink_key(ino)));
   if (target) record.text("target", *target);
+  ASSIGN_OR_RETURN(const auto extended, store_.metastore->get(extended_key(ino)));
+  if (extended) {
+    if (const auto all = decode_extended(*extended); all.ok()) {
+      for (const auto& [name, bytes] : *all) record.bytes(name.c_str(), bytes);
+    } else {
+      record.bytes("attributes", *extended);
+    }
+  }
   ASSIGN_OR_RETURN(const auto orphan, store_.metastore->get(orphan_key(ino)));
   if (orphan) record.number("orphan", 1);
   output_.write(record);

@@ -28,7 +28,7 @@ trap 'end_reference; cleanup' EXIT
 new_fs noatime
 chmod 755 "$MNT" "$REFERENCE"
 if [ "$mode" = self-test ]; then
-  "$HELPERS/kernel_difference" "${args[@]}" --skip Setxattr,Getxattr,Listxattr,Removexattr --self-test "$MNT" "$REFERENCE" || fail "the mistake was not found"
+  "$HELPERS/kernel_difference" "${args[@]}" --self-test "$MNT" "$REFERENCE" || fail "the mistake was not found"
   pass "a mistake is found and shrunk"
 else
   # The manual page lists what is accepted, with the same words.
@@ -37,7 +37,7 @@ else
     [[ $page == *"$what"* ]] || fail "rmemfs(8) does not say: $what"
   done < <("$HELPERS/kernel_difference" --accepted)
   pass "rmemfs(8) says what is accepted"
-  "$HELPERS/kernel_difference" "${args[@]}" --skip Setxattr,Getxattr,Listxattr,Removexattr --steps "$(pick 50000 1000000)" ${DIFFERENCE_ARGS:-} "$MNT" "$REFERENCE" || fail "they differ"
+  "$HELPERS/kernel_difference" "${args[@]}" --attributes --steps "$(pick 50000 1000000)" ${DIFFERENCE_ARGS:-} "$MNT" "$REFERENCE" || fail "they differ"
   pass "no difference"
 fi
 end_reference

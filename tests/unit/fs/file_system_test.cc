@@ -1,5 +1,6 @@
 // FileSystem over a healthy memory: references, streams, ends of files.
 #include "fixture.h"
+#include "manager/posix_acl.h"
 #include "tests/support/failing_sync.h"
 
 namespace rmemfs {
@@ -246,6 +247,84 @@ BOOST_AUTO_TEST_CASE(a_temporary_file_goes_with_its_last_reference_unless_it_was
   BOOST_TEST(!files.fs.getattr(nameless->ino).ok());
   BOOST_REQUIRE(files.fs.lookup(kRootInode, "name").ok());
   BOOST_TEST(*files.read(named->ino, 0, 10) == "kept");
+}
+
+BOOST_AUTO_TEST_CASE(extended_attributes_are_set_listed_and_removed) {
+  Fixture fixture;
+  Files files(fixture);
+  const InodeNumber ino = files.create("file");
+  using Mode = ExtendedChange::Mode;
+  const auto set = [&](std::string_view name, std::optional<std::string_view> value, Mode mode = Mode::kAny) {
+    const ExtendedChange change{name, value, mode};
+    const auto done = files.run(files.fs.set_extended(files.context(), ino, change));
+    return done.ok() ? std::optional<Errc>() : done.error().code;
+  };
+  BOOST_TEST((files.fs.get_extended(ino, "user.a").error().code == Errc::kNoAttribute));
+  BOOST_TEST((set("user.a", "one", Mode::kReplace) == Errc::kNoAttribute));
+  BOOST_TEST(!set("user.a", "one", Mode::kCreate));
+  BOOST_TEST((set("user.a", "two", Mode::kCreate) == Errc::kExists));
+  BOOST_TEST(!set("trusted.b", ""));
+  BOOST_TEST(!set("user.a", "three"));
+  BOOST_TEST(*files.fs.get_extended(ino, "user.a") == "three");
+  BOOST_TEST(*files.fs.get_extended(ino, "trusted.b") == "");
+  BOOST_TEST(*files.fs.list_extended(files.context(), ino) == std::string("trusted.b\0user.a\0", 17));
+  RequestContext other = files.context();
+  other.uid = 1000;
+  BOOST_TEST(*files.fs.list_extended(other, ino) == std::string("user.a\0", 7));
+  BOOST_TEST((set("user.", "x") == Errc::kInvalid));
+  BOOST_TEST((set("system.x", "x") == Errc::kNotSupported));
+  BOOST_TEST((set("user.long", std::string(65536, 'x')) == Errc::kNoSpace));
+  BOOST_TEST(*files.fs.get_extended(ino, "user.a") == "three");
+  BOOST_TEST(!set("user.a", std::nullopt));
+  BOOST_TEST((set("user.a", std::nullopt) == Errc::kNoAttribute));
+  BOOST_TEST(!set("trusted.b", std::nullopt));
+  BOOST_TEST(files.fs.getattr(ino)->extended_bytes == 0u);
+}
+
+BOOST_AUTO_TEST_CASE(an_access_list_follows_chmod_and_is_inherited) {
+  Fixture fixture;
+  Files files(fixture);
+  using E = AccessEntry;
+  const std::string list = encode_access_list(
+      {{E::kOwner, 7, 0}, {E::kUser, 5, 1000}, {E::kOwningGroup, 4, 0}, {E::kMask, 5, 0}, {E::kOther, 0, 0}});
+  const auto set = [&](InodeNumber ino, std::string_view name, std::string_view value) {
+    return files.run(files.fs.set_extended(files.context(), ino, {name, value}));
+  };
+  const InodeNumber file = files.create("file");
+  BOOST_REQUIRE(set(file, kAccessListName, list).ok());
+  BOOST_TEST((files.fs.getattr(file)->mode & 07777) == 0750u);
+  BOOST_TEST((set(file, kDefaultListName, list).error().code == Errc::kAccess));
+  BOOST_TEST((set(file, kAccessListName, list.substr(1)).error().code == Errc::kInvalid));
+  SetAttributes change;
+  change.change.mode = 0611;
+  BOOST_REQUIRE(files.run(files.fs.setattr(files.context(), file, change)).ok());
+  const auto changed = decode_access_list(*files.fs.get_extended(file, kAccessListName));
+  BOOST_REQUIRE(changed.ok());
+  BOOST_TEST(mode_of(*changed) == 0611u);
+  BOOST_TEST((*changed)[1].permissions == 5u);  // the user's stay, and the mask restricts them
+  // One that says no more than the bits is not kept.
+  BOOST_REQUIRE(
+      set(file, kAccessListName, encode_access_list({{E::kOwner, 6, 0}, {E::kOwningGroup, 4, 0}, {E::kOther, 4, 0}}))
+          .ok());
+  BOOST_TEST((files.fs.getattr(file)->mode & 07777) == 0644u);
+  BOOST_TEST(files.fs.getattr(file)->extended_bytes == 0u);
+
+  NewNode node;
+  node.mode = S_IFDIR | 0777;
+  const auto directory = files.run(files.fs.make_node(files.context(), kRootInode, "directory", node));
+  BOOST_REQUIRE(directory.ok() && set(directory->ino, kDefaultListName, list).ok());
+  node.umask = 077;  // a default list counts instead
+  const auto below = files.run(files.fs.make_node(files.context(), directory->ino, "below", node));
+  BOOST_REQUIRE(below.ok());
+  BOOST_TEST((below->mode & 07777) == 0750u);
+  BOOST_TEST(*files.fs.get_extended(below->ino, kDefaultListName) == list);
+  BOOST_TEST(*files.fs.get_extended(below->ino, kAccessListName) == list);
+  node.mode = S_IFREG | 0666;
+  const auto inherited = files.run(files.fs.make_node(files.context(), directory->ino, "file", node));
+  BOOST_REQUIRE(inherited.ok());
+  BOOST_TEST((inherited->mode & 07777) == 0640u);
+  const auto without = files.run(files.fs.make_node(files.context(), kRootInode, "without", node));
+  BOOST_TEST((without->mode & 07777) == 0600u);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -117,6 +117,17 @@ std::vector<Damage> inode_damages() {
                {ProblemCode::kDirentDangling, ProblemCode::kEntryCountWrong, ProblemCode::kInodeCounterWrong}),
       in_store(ProblemCode::kSymlinkStray, [](Editor& e, const Tree& t) { e.put(symlink_key(t.a), "b"); }),
       in_store(ProblemCode::kSymlinkStray, [](Editor& e, const Tree&) { e.put(symlink_key(InodeNumber(9999)), "b"); }),
+      in_store(ProblemCode::kExtendedDamaged,
+               [](Editor& e, const Tree& t) { e.change(t.a, [](Attributes& a) { a.extended_bytes = 20; }); }),
+      in_store(ProblemCode::kExtendedDamaged, [](Editor& e, const Tree& t) { e.put(extended_key(t.d), "short"); }),
+      in_store(ProblemCode::kExtendedLength,
+               [](Editor& e, const Tree& t) {
+                 e.put(extended_key(t.a), encode_extended({{"user.a", "value"}}));
+               }),
+      in_store(ProblemCode::kExtendedStray,
+               [](Editor& e, const Tree&) {
+                 e.put(extended_key(InodeNumber(9999)), encode_extended({{"user.a", "value"}}));
+               }),
   };
 }
 
