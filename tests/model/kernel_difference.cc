@@ -318,11 +318,7 @@ int usage() {
   return 2;
 }
 
-}  // namespace
-}  // namespace rmemfs::difference
-
-int main(int argc, char** argv) {
-  using namespace rmemfs::difference;
+int main_of(int argc, char** argv) {
   Options options;
   options.seed = std::random_device{}();
   std::vector<std::string> directories;
@@ -363,3 +359,8 @@ int main(int argc, char** argv) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   return options.self_test ? self_test(options) : run(options);
 }
+
+}  // namespace
+}  // namespace rmemfs::difference
+
+int main(int argc, char** argv) { return rmemfs::difference::main_of(argc, argv); }

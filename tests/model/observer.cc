@@ -282,12 +282,13 @@ std::optional<Difference> Observer::compare_directory(const std::string& path, I
   if (names[kTested] != names[kReference]) {
     std::string text[2];
     for (const int side : {kTested, kReference}) {
-      for (const std::string& name : *names[side]) text[side] += " " + name.substr(0, 20);
+      for (const std::string& name : *names[side]) text[side].append(" ").append(name, 0, 20);
     }
     return differ("names", self, text[kTested], text[kReference]);
   }
   for (const std::string& name : *names[kTested]) {
-    const std::string below = path + "/" + name;
+    std::string below = path;
+    below.append("/").append(name);
     const Watched file{{below, below}, false};
     if (auto d = compare_kernel_cache(file)) return d;
     const Look tested = look(kTested, file, true), reference = look(kReference, file, false);

@@ -381,7 +381,7 @@ const char* name(Kind kind) {
   switch (kind) {
 #define RMEMFS_X(name) \
   case Kind::name:     \
-    return #name + 1;
+    return &#name[1];
     RMEMFS_CALLS(RMEMFS_X)
 #undef RMEMFS_X
   }
