@@ -7,7 +7,7 @@
 #include <future>
 #include <memory>
 
-using namespace rmemfs;
+namespace rmemfs {
 
 BOOST_AUTO_TEST_SUITE(disposal)
 
@@ -51,3 +51,5 @@ BOOST_AUTO_TEST_CASE(what_is_held_is_let_go_before_it_counts_as_done) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace rmemfs
