@@ -24,9 +24,9 @@ class InodeTable {
   [[nodiscard]] bool forget(InodeNumber ino, std::uint64_t count);
   // The inode lost its last name. True: nobody references it; the caller purges it now.
   [[nodiscard]] bool orphaned(InodeNumber ino);
-  // Unmounting: every orphan that is still referenced; their entries go.
   // The inode has a name again.
   void adopted(InodeNumber ino);
+  // Unmounting: every orphan that is still referenced; their entries go.
   std::vector<InodeNumber> take_orphans();
 
   std::uint64_t references(InodeNumber ino) const;

@@ -7,8 +7,7 @@
 //       with another file's bytes in it.
 //   A3  A quarantined block never becomes free while this object lives.
 //   A4  A dropped (lost) chunk gives out nothing and counts for nothing. Its bits are kept up to date all the same:
-//   when
-//       it is restored it has free what was free, and what was freed meanwhile.
+//       when it is restored it has free what was free, and what was freed meanwhile.
 //   A5  free_blocks() is the number of clear bits of chunks that are neither dropped nor suspended; so allocate() gives
 //       all or nothing. pending_blocks() counts the same chunks.
 //   A6  A suspended chunk (its node is silent) gives out nothing and its free and pending blocks do not count. What is

@@ -14,8 +14,6 @@ namespace {
 
 constexpr int kAttempts = 100;  // of a change whose record changes while room for it is waited for
 
-std::size_t record_bytes(std::size_t value) { return value == 0 ? kExtendedKeyBytes : kExtendedKeyBytes + value; }
-
 }  // namespace
 
 // Under the inode's mutex.
@@ -103,8 +101,9 @@ Task<Result<void>> ManagerImpl::set_extended(InodeRef inode, ExtendedChange chan
     const std::size_t now = attributes(*inode).extended_bytes;
     const std::size_t most = std::min(
         now + kExtendedEntryBytes + change.name.size() + (change.value ? change.value->size() : 0), kMaxExtendedBytes);
-    if (kInodeBytes + record_bytes(most) > journal_.max_payload_bytes()) co_return Error(Errc::kNoSpace, "attributes");
-    CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes + record_bytes(most)));
+    const std::size_t wanted = kInodeBytes + kExtendedKeyBytes + most;
+    if (wanted > journal_.max_payload_bytes()) co_return Error(Errc::kNoSpace, "attributes");
+    CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(wanted));
     CommitId id;
     {
       MutexLock lock(inode->mutex);

@@ -9,10 +9,10 @@
 // Invariants:
 //   R1  A stream states its session (is in streams_) before it is admitted, so end_sessions() finds it however the two
 //       interleave.
-//   R2  The connection manager's thread alone takes a stream from the table. The stream is destroyed, and its rdma_cm
-//   id
-//       behind it, by a thread of disposal_, since that may wait for the network; an event of such an id says nothing
-//       new. While too many wait for it, whoever wants to connect is refused for the time being (kTooMany).
+//   R2  The connection manager's thread alone takes a stream from the table. The stream is destroyed, and
+//       its rdma_cm id behind it, by a thread of disposal_, since that may wait for the network; an event of such an id
+//       says nothing new. While too many wait for it, whoever wants to connect is refused for the time being
+//       (kTooMany).
 //   R3  mutex_ is held neither while a stream is ended nor while the RegionSource is called.
 //   R4  A file system that has neither a queue pair nor a registered region loses its domain at the next event.
 // Thread-safe; takes a Mutex of rank kTransport.
