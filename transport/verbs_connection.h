@@ -136,7 +136,9 @@ class VerbsConnection final : public Connection {
   std::optional<std::uint32_t> local_key(const std::byte* data, std::size_t size);
   void ring_doorbell(TimePoint now);
 
-  bool nothing_yet();
+  bool glance(std::vector<Operation*>& done);  // true: this is all that poll() has to do
+  bool ends_everything() const;
+  void hand_over(std::vector<Operation*>& done);
   void reap(TimePoint now);
   bool take(const ibv_wc& completion, TimePoint now);  // false: the link is broken
   void finished_until(std::uint64_t sequence);
@@ -153,6 +155,7 @@ class VerbsConnection final : public Connection {
   VerbsLink link_;
   Entries ready_, waiting_, posted_, free_;
   std::unordered_map<RegionName, Region, RegionNameHash> regions_;
+  Region* last_region_ = nullptr;  // of regions_
   std::deque<Region*> to_ask_;
   std::unordered_set<RegionName, RegionNameHash> strays_;  // V8; no more than the regions that were written to
   std::size_t unfinished_ = 0;
@@ -173,10 +176,11 @@ class VerbsConnection final : public Connection {
 
   OwnMemory messages_, bounce_;
   std::vector<std::uint32_t> free_bounces_, free_results_, free_messages_;
+  std::uint32_t granted_ = 0;  // so many of free_messages_ are free when no answer is due
   std::vector<Message> sent_;  // by message
 
   std::array<ibv_wc, 16> completions_;  // what the last look at the completion queue gave
-  int found_ = 0;                       // of them: by nothing_yet(), for reap()
+  int found_ = 0;                       // of them: by glance(), for reap()
   unsigned looks_ = 0;
   bool armed_ = false;
   bool heard_since_armed_ = false;  // so the channel has an event, or is about to
