@@ -73,7 +73,8 @@ Error DataPath::note_failure(const ConnectionSet& connections, const OperationBa
 bool DataPath::note_written(InodeNumber ino, const ConnectionSet& connections, const OperationBatch& batch) {
   bool all = true;
   for (const OperationBatch::Item& item : batch.items()) {
-    if (DirtyRegions::needs_persist(*item.chunk)) all &= dirty_.written(ino, connections.lane(), *item.chunk);
+    if (DirtyRegions::needs_persist(*item.chunk))
+      all &= dirty_.written(ino, connections.lane(), *item.chunk, item.operation.boot);
   }
   return all;
 }
@@ -184,6 +185,13 @@ Task<Result<void>> DataPath::persist_before_naming(RequestContext context, const
   if (batch.empty()) co_return success();
   co_await batch.run();
   if (batch.failed() != nullptr) co_return note_failure(*context.connections, batch, "persist");
+  for (const OperationBatch::Item& item : written.items()) {
+    for (const OperationBatch::Item& persist : batch.items()) {
+      if (persist.chunk == item.chunk && !DirtyRegions::kept(item.operation.boot, persist.operation.boot)) {
+        co_return Error(Errc::kNotKept, "persist");
+      }
+    }
+  }
   co_return success();
 }
 
@@ -251,6 +259,7 @@ Task<Result<void>> DataPath::persist(InodeRef inode) {
     // A PERSIST counts for its own connection: each lane that wrote is visited.
     Executor& home = Executor::current();
     Result<void> outcome;
+    bool all_kept = true;
     std::vector<std::uint32_t> visited;
     for (const DirtyRegions::Entry& first : entries) {
       if (std::find(visited.begin(), visited.end(), first.lane) != visited.end()) continue;
@@ -266,10 +275,21 @@ Task<Result<void>> DataPath::persist(InodeRef inode) {
       co_await batch.run();
       if (batch.failed() != nullptr) outcome = note_failure(*connections, batch, "fsync");
       if (!outcome.ok()) break;
+      auto item = batch.items().begin();
+      for (const DirtyRegions::Entry& entry : entries) {
+        if (entry.lane != first.lane) continue;
+        all_kept = all_kept && !entry.mixed && DirtyRegions::kept(entry.boot, item->operation.boot);
+        ++item;
+      }
     }
     co_await ResumeOn{home};
     if (!outcome.ok()) co_return outcome;
     dirty_.persisted(inode->ino, entries);
+    if (!all_kept) {
+      log::error("fsync of inode {}: a memory node was booted anew before what was written there was persistent",
+                 inode->ino.value());
+      co_return Error(Errc::kNotKept, "fsync");
+    }
   }
   co_return co_await manager_.persist(inode);
 }

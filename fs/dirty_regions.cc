@@ -4,7 +4,7 @@
 
 namespace rmemfs {
 
-bool DirtyRegions::written(InodeNumber ino, std::uint32_t lane, const Chunk& chunk) {
+bool DirtyRegions::written(InodeNumber ino, std::uint32_t lane, const Chunk& chunk, std::uint64_t boot) {
   Shard& s = shard(ino);
   MutexLock lock(s.mutex);
   const std::uint64_t version = ++s.version;
@@ -13,13 +13,14 @@ bool DirtyRegions::written(InodeNumber ino, std::uint32_t lane, const Chunk& chu
     for (Entry& entry : known->second) {
       if (entry.lane == lane && entry.chunk == &chunk) {
         entry.version = version;
+        entry.mixed = entry.mixed || !kept(entry.boot, boot);
         return true;
       }
     }
   }
   if (s.entries >= kMostEntries / kShards) return false;
   ++s.entries;
-  s.inodes[ino.value()].push_back({lane, &chunk, version});
+  s.inodes[ino.value()].push_back({lane, &chunk, version, boot});
   return true;
 }
 

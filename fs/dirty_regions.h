@@ -3,6 +3,8 @@
 //
 // Entries are numbered: fsync copies them, persists them, and removes those that were not written again meanwhile. So
 // two fsyncs at once both wait for the data, and a failed one leaves its entries for the next.
+// An entry knows in which boot of the node's host its bytes were written. A PERSIST of another boot cannot speak for
+// them: they may be gone, and fsync says so, once (kept()).
 // Thread-safe; rank kLeaf. Bound: kMostEntries of (inode, lane, chunk). A file that nobody ever fsyncs keeps its
 // entries, so the table may be full: then written() says so, and the writer makes its own write persistent at once. (To
 // gather the entries of many inodes in one would let a dead node fail the fsync of files that have nothing there.)
@@ -25,6 +27,8 @@ class DirtyRegions {
     std::uint32_t lane;
     const Chunk* chunk;
     std::uint64_t version;  // of the last write
+    std::uint64_t boot;     // of the first write (Operation::boot); 0: not known
+    bool mixed = false;     // a later write was in another boot
   };
   using Entries = std::vector<Entry>;
 
@@ -32,7 +36,11 @@ class DirtyRegions {
   static bool needs_persist(const Chunk& chunk) { return chunk.region.durability.method != PersistMethod::kNone; }
 
   // False: there is no room for it; the caller persists the region itself, on that lane, before it reports the write.
-  [[nodiscard]] bool written(InodeNumber ino, std::uint32_t lane, const Chunk& chunk);
+  [[nodiscard]] bool written(InodeNumber ino, std::uint32_t lane, const Chunk& chunk, std::uint64_t boot);
+  // Whether a PERSIST in the boot `persisted` speaks for what was written in the boot `written`.
+  static bool kept(std::uint64_t written, std::uint64_t persisted) {
+    return written == 0 || persisted == 0 || written == persisted;
+  }
   Entries snapshot(InodeNumber ino) const;
   void persisted(InodeNumber ino, const Entries& entries);
   void forget(InodeNumber ino);  // purged

@@ -3,13 +3,27 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <cstring>
 #include <limits>
 
 #include "control/protocol.h"
+#include "memnode/pool_memory.h"
 #include "util/log.h"
 
 namespace rmemfs {
+namespace {
+
+// Half of the host's boot id, which is random: enough to tell two boots apart.
+std::uint64_t short_boot_id() {
+  const std::array<std::byte, 16> id = host_boot_id();
+  std::uint64_t half;
+  std::memcpy(&half, id.data(), sizeof half);
+  return half;
+}
+
+}  // namespace
 
 class MemoryNode::OpenRegion final : public TargetRegion {
  public:
@@ -95,6 +109,8 @@ Result<void> MemoryNode::enter(const FileSystemIdentity& who, const std::string&
   if (raised) log::info("file system {} is at mount epoch {}", who.uuid.to_string(), who.epoch.value());
   return success();
 }
+
+MemoryNode::MemoryNode(Pool& pool) : pool_(pool), boot_(short_boot_id()) {}
 
 Result<NodeDescription> MemoryNode::describe() {
   NodeDescription description;

@@ -26,7 +26,7 @@ namespace rmemfs {
 
 class MemoryNode final : public NodeService, public RegionSource {
  public:
-  explicit MemoryNode(Pool& pool) : pool_(pool) {}
+  explicit MemoryNode(Pool& pool);
   // Before the first stream; the targets outlive all calls.
   void set_targets(std::vector<Target*> targets) { targets_ = std::move(targets); }
 
@@ -45,6 +45,7 @@ class MemoryNode final : public NodeService, public RegionSource {
                                                     const AccessKey& key) override;
   Result<int> pool_fd(std::uint64_t& size_bytes) override;
   Result<std::uint64_t> epoch_word_offset(const Uuid& file_system) override;
+  std::uint64_t boot() const override { return boot_; }
 
  private:
   class OpenRegion;
@@ -57,6 +58,7 @@ class MemoryNode final : public NodeService, public RegionSource {
   LeasedRegion describe_region(const PoolRegion& region) const;
 
   Pool& pool_;
+  const std::uint64_t boot_;
   std::vector<Target*> targets_;  // constant once streams come
 
   Mutex mutex_{LockRank::kChunkMap};

@@ -11,6 +11,8 @@
 //   C2  A completed WRITE is *visible*: a later READ by anybody sees it. It is not *persistent*: only a completed
 //       PERSIST of the same region on the same Connection makes earlier completed WRITEs persistent, and only as far as
 //       the region's descriptor promises.
+//       A PERSIST speaks for what was written in the same boot of the node's host (Operation::boot): what was written
+//       in an earlier one may be gone, although the region is there.
 //   C3  Operations on one Connection complete in any order. Two operations on overlapping bytes are the caller's to
 //   order
 //       (by waiting for the first).
@@ -82,6 +84,7 @@ struct Operation {
   std::uint64_t previous = 0;    // kCompareSwap result: the value found; equal to expected means swapped
   TimePoint deadline = kNoDeadline;
 
+  std::uint64_t boot = 0;           // result: the node's RegionSource::boot(); 0: none, or not known
   bool ok = false;                  // result, valid once completed
   Errc error = Errc::kUnreachable;  // result when !ok
 

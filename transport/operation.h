@@ -6,7 +6,10 @@
 
 namespace rmemfs {
 
-inline void finish(Operation& op) { op.ok = true; }
+inline void finish(Operation& op, std::uint64_t boot = 0) {
+  op.boot = boot;
+  op.ok = true;
+}
 inline void fail(Operation& op, Errc error) {
   op.ok = false;
   op.error = error;

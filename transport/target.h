@@ -48,6 +48,9 @@ class RegionSource {
   // shm: the offset in the pool of the 8-byte word holding this file system's current epoch: an agent reads it before
   // each operation, and refuses itself (kFenced) when it is above its own.
   virtual Result<std::uint64_t> epoch_word_offset(const Uuid& file_system) = 0;
+  // Of the host's boot: another value says that the host may have lost power since, and with it completed WRITEs that
+  // no PERSIST followed, whatever the regions survive. 0: not known.
+  virtual std::uint64_t boot() const { return 0; }
 };
 
 // Serves many streams with a few threads. Thread-safe. Over verbs (VerbsTarget) it only answers where regions are.

@@ -225,6 +225,7 @@ bool TargetStream::admit() {
   const bool newest = current_turn_->outside([&] { return table_.supersede(*this); });
   if (!newest || ended()) return false;
   answer.ok = true;
+  answer.boot = regions_.boot();
   input_.resize(kInputBytes);
   open_.store(true, std::memory_order_relaxed);
   return answer_hello(answer, pool_fd);

@@ -365,7 +365,7 @@ void TcpConnection::receive(TimePoint now) {
       reading_got_ += landed;
       got -= landed;
       if (landed == direct) {
-        finish(*reading_->op);
+        finish(*reading_->op, link_.hello_reply().boot);
         complete(*std::exchange(reading_, nullptr));
       }
     }
@@ -410,7 +410,7 @@ bool TcpConnection::take_reply(const wire::Reply& reply, TimePoint received) {
   }
   if (payload == 0) {
     op.previous = reply.value;
-    finish(op);
+    finish(op, link_.hello_reply().boot);
     complete(entry);
     return true;
   }
@@ -418,7 +418,7 @@ bool TcpConnection::take_reply(const wire::Reply& reply, TimePoint received) {
   std::memcpy(op.buffer, input_.data() + input_begin_, here);
   input_begin_ += here;
   if (here == op.length_bytes) {
-    finish(op);
+    finish(op, link_.hello_reply().boot);
     complete(entry);
   } else {
     reading_ = &entry;

@@ -125,7 +125,7 @@ void VerbsConnection::finish_work(Work& work) {
   --entry.pending;
   if (!entry.whole || entry.pending > 0) return;
   if (entry.op->kind == OperationKind::kPersist) persisted(entry);
-  finish(*entry.op);
+  finish(*entry.op, link_.answer().boot);
   complete(entry);
 }
 
@@ -185,7 +185,7 @@ bool VerbsConnection::take_reply(std::uint32_t index, std::size_t size) {
   if (!reply->pieces.empty()) return false;
   if (reply->ok) {
     persisted(*entry);
-    finish(*entry->op);
+    finish(*entry->op, link_.answer().boot);
   } else {
     fail(*entry->op, reply->status);
   }

@@ -54,6 +54,7 @@ void encode_answer(const Answer& answer, std::span<std::byte, kAnswerBytes> to) 
   if (!answer.ok) store_le(to.data() + AnswerLayout::kStatus, wire::status_of(answer.status));
   if (answer.ok) store_le(to.data() + AnswerLayout::kCredits, answer.credits);
   if (answer.ok) store_le(to.data() + AnswerLayout::kInstance, answer.instance);
+  if (answer.ok) store_le(to.data() + AnswerLayout::kBoot, answer.boot);
 }
 
 Result<Answer> decode_answer(std::span<const std::byte> from) {
@@ -66,7 +67,9 @@ Result<Answer> decode_answer(std::span<const std::byte> from) {
   answer.ok = status == 0;
   answer.credits = load<std::uint16_t>(from, AnswerLayout::kCredits);
   answer.instance = load<std::uint64_t>(from, AnswerLayout::kInstance);
+  answer.boot = load<std::uint64_t>(from, AnswerLayout::kBoot);
   if (answer.ok != (answer.instance != 0)) return broken("answer: instance");
+  if (!answer.ok && answer.boot != 0) return broken("answer: boot");
   if (answer.ok && (answer.credits == 0 || answer.credits > kMaxCredits)) return broken("answer: credits");
   if (!answer.ok) {
     if (answer.credits != 0) return broken("answer: credits");

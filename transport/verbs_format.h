@@ -30,9 +30,9 @@
 namespace rmemfs::verbs {
 
 inline constexpr std::uint16_t kMagic = 0x5652;  // "RV"
-inline constexpr std::uint16_t kVersion = 1;
+inline constexpr std::uint16_t kVersion = 2;
 inline constexpr std::size_t kHelloBytes = 56;
-inline constexpr std::size_t kAnswerBytes = 16;
+inline constexpr std::size_t kAnswerBytes = 24;
 inline constexpr std::size_t kRequestBytes = 64;
 inline constexpr std::size_t kReplyHeadBytes = 40;
 inline constexpr std::size_t kPieceBytes = 16;
@@ -58,7 +58,8 @@ struct AnswerLayout {
   static constexpr std::size_t kStatus = 4;    // u16, wire::status_of; 0 in an accept
   static constexpr std::size_t kCredits = 6;   // u16, requests that may be unanswered; 0 in a reject
   static constexpr std::size_t kInstance = 8;  // u64, of the domain; 0 in a reject
-  static constexpr std::size_t kEnd = 16;
+  static constexpr std::size_t kBoot = 16;     // u64, RegionSource::boot(); 0 in a reject
+  static constexpr std::size_t kEnd = 24;
 };
 static_assert(AnswerLayout::kEnd == kAnswerBytes);
 
@@ -100,6 +101,7 @@ struct Answer {
   Errc status = Errc::kProtocol;  // meaningful when !ok
   std::uint16_t credits = 0;      // meaningful when ok
   std::uint64_t instance = 0;     // meaningful when ok; not 0
+  std::uint64_t boot = 0;         // meaningful when ok
 };
 struct Request {
   Kind kind = Kind::kAttach;

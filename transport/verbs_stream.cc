@@ -50,7 +50,8 @@ Result<void> VerbsStream::open(rdma_cm_id* id, std::shared_ptr<VerbsDomain> doma
   }
   if (!pair_->arm()) return Error(Errc::kNotSupported, "completion queue");
   std::array<std::byte, verbs::kAnswerBytes> answer;
-  verbs::encode_answer({.ok = true, .credits = kCredits, .instance = domain_->instance()}, answer);
+  verbs::encode_answer({.ok = true, .credits = kCredits, .instance = domain_->instance(), .boot = regions_.boot()},
+                       answer);
   rdma_conn_param parameters{};
   parameters.private_data = answer.data();
   parameters.private_data_len = answer.size();

@@ -122,7 +122,8 @@ void encode_hello_reply(TransportKind transport, const HelloReply& reply, std::s
   store_le(to.data() + L::kVersion, reply.version);
   store_le<std::uint16_t>(to.data() + L::kStatus, reply.ok ? 0 : status_of(reply.status));
   store_le(to.data() + L::kPoolSize, reply.pool_size);
-  store_le(to.data() + L::kEpochOffset, reply.epoch_offset);
+  if (transport == TransportKind::kShm) store_le(to.data() + L::kEpochOffset, reply.epoch_offset);
+  if (transport == TransportKind::kTcp) store_le(to.data() + L::kBoot, reply.boot);
   store_le(to.data() + L::kClock, reply.clock_ns);
   seal(to, L::kCrc);
 }
@@ -140,7 +141,8 @@ Result<HelloReply> decode_hello_reply(TransportKind transport, std::span<const s
   reply.ok = status == 0;
   if (!reply.ok) reply.status = errc_of(status);
   reply.pool_size = load_le<std::uint64_t>(from.data() + L::kPoolSize);
-  reply.epoch_offset = load_le<std::uint64_t>(from.data() + L::kEpochOffset);
+  if (transport == TransportKind::kShm) reply.epoch_offset = load_le<std::uint64_t>(from.data() + L::kEpochOffset);
+  if (transport == TransportKind::kTcp) reply.boot = load_le<std::uint64_t>(from.data() + L::kBoot);
   reply.clock_ns = load_le<std::uint64_t>(from.data() + L::kClock);
   if (reply.clock_ns > kMaxClockNs || (reply.ok && reply.clock_ns == 0)) return broken("hello reply: clock");
   return reply;

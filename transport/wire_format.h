@@ -64,7 +64,8 @@ struct HelloReplyLayout {
   static constexpr std::size_t kVersion = 12;      // u16, the node's
   static constexpr std::size_t kStatus = 14;       // u16
   static constexpr std::size_t kPoolSize = 16;     // u64, shm; else 0
-  static constexpr std::size_t kEpochOffset = 24;  // u64, shm; else 0
+  static constexpr std::size_t kEpochOffset = 24;  // u64, shm
+  static constexpr std::size_t kBoot = 24;         // u64, tcp: RegionSource::boot()
   static constexpr std::size_t kClock = 32;        // u64, the node's clock; not 0 in an OK
   static constexpr std::size_t kEnd = 40;
 };
@@ -114,7 +115,8 @@ struct HelloReply {
   Errc status = Errc::kProtocol;  // meaningful when !ok
   bool ok = false;
   std::uint64_t pool_size = 0;
-  std::uint64_t epoch_offset = 0;
+  std::uint64_t epoch_offset = 0;  // shm
+  std::uint64_t boot = 0;          // tcp
   std::uint64_t clock_ns = 0;
 };
 struct Request {

@@ -39,6 +39,7 @@ namespace rmemfs {
   X(kUnreachable, EIO, "the memory node cannot be reached")                            \
   X(kDeadline, EIO, "the deadline passed without an answer")                           \
   X(kRegionLost, EIO, "the memory node came back without these contents")              \
+  X(kNotKept, EIO, "the memory node was booted anew before the bytes were persistent") \
   X(kRefused, EIO, "the memory node refused the access key or permission")             \
   X(kOutOfBounds, EIO, "outside the region")                                           \
   X(kProtocol, EIO, "the peer broke the protocol")                                     \

@@ -53,7 +53,8 @@ BOOST_AUTO_TEST_CASE(requests_for_the_same_bytes_do_not_wait_one_deadline_after_
   BOOST_REQUIRE(files.write(ino, 0, std::string(4096, 'a')).ok());
   files.faults.drop = 1000;
   ConnectionSet deaf(1, files.mount.loop, [&files](NodeId, std::uint32_t) -> Result<std::unique_ptr<Connection>> {
-    return std::make_unique<FaultyConnection>(std::make_unique<MemoryConnection>(files.memory), files.faults);
+    return std::make_unique<FaultyConnection>(std::make_unique<MemoryConnection>(files.memory, files.boot),
+                                              files.faults);
   });
   constexpr int kWriters = 8;
   int ended = 0;
@@ -74,6 +75,33 @@ BOOST_AUTO_TEST_CASE(requests_for_the_same_bytes_do_not_wait_one_deadline_after_
   BOOST_REQUIRE(ended == kWriters);
   // One after the other they would take 2.4 s: each its 300 ms, or the moment that a silent node is granted.
   BOOST_TEST((MonoClock::now() - began < std::chrono::milliseconds(1300)));
+}
+
+// A node's host loses power between a write and its fsync, and comes back with the region.
+BOOST_AUTO_TEST_CASE(fsync_says_once_that_written_bytes_may_be_gone_with_the_boot_they_were_written_in) {
+  Fixture fixture;
+  for (const auto& [address, node] : fixture.nodes)
+    node->set_durability({Durability::kPersistent, PersistMethod::kNodeFlush});
+  Files files(fixture);
+  const InodeNumber written = files.create("written"), other = files.create("other");
+  for (const InodeNumber ino : {written, other}) {
+    BOOST_REQUIRE(files.write(ino, 0, std::string(4096, 'a')).ok());
+    BOOST_REQUIRE(files.run(files.fs.fsync(ino)).ok());
+  }
+  BOOST_REQUIRE(files.write(written, 0, std::string(4096, 'b')).ok());  // in place: fsync is to make it persistent
+  files.boot = 2;
+  BOOST_TEST(files.run(files.fs.fsync(other)).ok());  // it has nothing that could be gone
+  const auto failed = files.run(files.fs.fsync(written));
+  BOOST_REQUIRE(!failed.ok());
+  BOOST_TEST((failed.error().code == Errc::kNotKept));
+  BOOST_TEST(files.run(files.fs.fsync(written)).ok());
+  // Written before and after: what came before may be gone.
+  BOOST_REQUIRE(files.write(written, 0, std::string(4096, 'c')).ok());
+  files.boot = 3;
+  BOOST_REQUIRE(files.write(written, 0, std::string(2048, 'd')).ok());
+  BOOST_TEST(!files.run(files.fs.fsync(written)).ok());
+  BOOST_REQUIRE(files.write(written, 0, std::string(4096, 'e')).ok());
+  BOOST_TEST(files.run(files.fs.fsync(written)).ok());
 }
 
 BOOST_AUTO_TEST_CASE(a_torn_write_is_not_part_of_the_file) {

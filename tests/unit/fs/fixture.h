@@ -17,7 +17,7 @@ using Memory = std::map<std::uint64_t, std::vector<std::byte>>;
 
 class MemoryConnection final : public Connection {
  public:
-  explicit MemoryConnection(Memory& memory) : memory_(memory) {}
+  MemoryConnection(Memory& memory, const std::uint64_t& boot) : memory_(memory), boot_(boot) {}
   Posted post(Operation& op) override {
     auto& bytes = memory_[op.region->id.value()];
     if (bytes.size() < op.region->length_bytes) bytes.resize(op.region->length_bytes);
@@ -26,6 +26,7 @@ class MemoryConnection final : public Connection {
     if (op.kind == OperationKind::kRead) std::copy_n(at, op.length_bytes, op.buffer);
     if (op.kind == OperationKind::kWrite) std::copy_n(op.buffer, op.length_bytes, at);
     op.ok = true;
+    op.boot = boot_;
     return Posted::kCompleted;
   }
   void submit() override {}
@@ -36,6 +37,7 @@ class MemoryConnection final : public Connection {
 
  private:
   Memory& memory_;
+  const std::uint64_t& boot_;
 };
 
 // A file system on one lane, driven by the mount's loop.
@@ -45,7 +47,8 @@ class Files {
       : mount(fixture.dir.path(), fixture.nodes, std::move(options)),
         connections(0, mount.loop,
                     [this](NodeId, std::uint32_t) -> Result<std::unique_ptr<Connection>> {
-                      return std::make_unique<FaultyConnection>(std::make_unique<MemoryConnection>(memory), faults);
+                      return std::make_unique<FaultyConnection>(std::make_unique<MemoryConnection>(memory, boot),
+                                                                faults);
                     }),
         fs(*mount.manager, FileSystemOptions{.deadline_ms = deadline_ms},
            [this](std::uint32_t) { return &connections; }) {
@@ -96,6 +99,7 @@ class Files {
 
   FaultyConnection::Faults faults;  // of connections made from now on
   Memory memory;
+  std::uint64_t boot = 1;  // of the nodes' host
   Mount mount;
   ConnectionSet connections;
   FileSystem fs;

@@ -92,11 +92,11 @@ BOOST_AUTO_TEST_CASE(a_write_during_fsync_stays_for_the_next_one) {
   DirtyRegions dirty;
   Chunk chunk;
   const InodeNumber ino(3);
-  BOOST_REQUIRE(dirty.written(ino, 0, chunk));
-  BOOST_REQUIRE(dirty.written(ino, 1, chunk));
+  BOOST_REQUIRE(dirty.written(ino, 0, chunk, 1));
+  BOOST_REQUIRE(dirty.written(ino, 1, chunk, 1));
   const auto before = dirty.snapshot(ino);
   BOOST_TEST(before.size() == 2u);
-  BOOST_REQUIRE(dirty.written(ino, 1, chunk));
+  BOOST_REQUIRE(dirty.written(ino, 1, chunk, 1));
   dirty.persisted(ino, before);
   const auto after = dirty.snapshot(ino);
   BOOST_REQUIRE(after.size() == 1u);
@@ -106,9 +106,25 @@ BOOST_AUTO_TEST_CASE(a_write_during_fsync_stays_for_the_next_one) {
 BOOST_AUTO_TEST_CASE(a_failed_fsync_leaves_everything) {
   DirtyRegions dirty;
   Chunk chunk;
-  BOOST_REQUIRE(dirty.written(InodeNumber(3), 0, chunk));
+  BOOST_REQUIRE(dirty.written(InodeNumber(3), 0, chunk, 1));
   BOOST_TEST(dirty.snapshot(InodeNumber(3)).size() == 1u);
   BOOST_TEST(dirty.snapshot(InodeNumber(3)).size() == 1u);
+}
+
+BOOST_AUTO_TEST_CASE(writes_of_two_boots_are_no_longer_one_boots) {
+  DirtyRegions dirty;
+  Chunk chunk;
+  const InodeNumber ino(3);
+  BOOST_REQUIRE(dirty.written(ino, 0, chunk, 1));
+  BOOST_REQUIRE(dirty.written(ino, 0, chunk, 1));
+  BOOST_TEST(!dirty.snapshot(ino)[0].mixed);
+  BOOST_TEST(dirty.snapshot(ino)[0].boot == 1u);
+  BOOST_REQUIRE(dirty.written(ino, 0, chunk, 2));
+  BOOST_TEST(dirty.snapshot(ino)[0].mixed);
+  BOOST_TEST(DirtyRegions::kept(1, 1));
+  BOOST_TEST(!DirtyRegions::kept(1, 2));
+  BOOST_TEST(DirtyRegions::kept(0, 2));  // over shm, or a node that does not say
+  BOOST_TEST(DirtyRegions::kept(1, 0));
 }
 
 BOOST_AUTO_TEST_CASE(regions_that_need_nothing_say_so) {
@@ -123,18 +139,18 @@ BOOST_AUTO_TEST_CASE(files_that_nobody_ever_fsyncs_do_not_fill_the_memory) {
   Chunk chunk;
   std::uint64_t noted = 0;
   for (std::uint64_t ino = 1; ino <= 2 * DirtyRegions::kMostEntries; ++ino) {
-    if (dirty.written(InodeNumber(ino), 0, chunk)) ++noted;
+    if (dirty.written(InodeNumber(ino), 0, chunk, 1)) ++noted;
   }
   BOOST_TEST(noted == DirtyRegions::kMostEntries);
   const InodeNumber first(1), late(2 * DirtyRegions::kMostEntries - DirtyRegions::kShards + 1);  // of one shard
-  BOOST_TEST(!dirty.written(late, 0, chunk));
-  BOOST_TEST(dirty.written(first, 0, chunk));  // what is there goes on
-  BOOST_TEST(!dirty.written(first, 1, chunk));
+  BOOST_TEST(!dirty.written(late, 0, chunk, 1));
+  BOOST_TEST(dirty.written(first, 0, chunk, 1));  // what is there goes on
+  BOOST_TEST(!dirty.written(first, 1, chunk, 1));
   dirty.persisted(first, dirty.snapshot(first));
-  BOOST_TEST(dirty.written(late, 0, chunk));
-  BOOST_TEST(!dirty.written(first, 0, chunk));
+  BOOST_TEST(dirty.written(late, 0, chunk, 1));
+  BOOST_TEST(!dirty.written(first, 0, chunk, 1));
   dirty.forget(late);
-  BOOST_TEST(dirty.written(first, 0, chunk));
+  BOOST_TEST(dirty.written(first, 0, chunk, 1));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -63,6 +63,11 @@ class FakeNode {
     std::lock_guard lock(mutex_);
     hides_pool_ = true;
   }
+  // Of the regions that are leased from now on.
+  void set_durability(DurabilityDescriptor durability) {
+    std::lock_guard lock(mutex_);
+    durability_ = durability;
+  }
   void set_silent(bool silent) {
     std::lock_guard lock(mutex_);
     silent_ = silent;
@@ -98,6 +103,8 @@ class FakeNode {
     region.key = AccessKey::random();
     region.length_bytes = bytes;
     region.tag = tag;
+    region.durability = static_cast<decltype(region.durability)>(durability_.durability);
+    region.persist_method = static_cast<decltype(region.persist_method)>(durability_.method);
     regions_[region.id.value()] = region;
     return region;
   }
@@ -123,6 +130,7 @@ class FakeNode {
   std::uint64_t generation_ = new_generation();
   Uuid pool_ = Uuid::random();
   bool hides_pool_ = false;
+  DurabilityDescriptor durability_;
   std::uint64_t next_region_ = 1;
   std::uint64_t epoch_ = 0;
   bool silent_ = false;

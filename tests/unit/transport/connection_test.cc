@@ -106,6 +106,27 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(persist_asks_the_node_only_where_the_region_needs_
   BOOST_TEST(world.regions.persists == 1u);
 }
 
+BOOST_AUTO_TEST_CASE_TEMPLATE(an_operation_says_in_which_boot_of_its_node_it_was_done, T, Providers) {
+  World world(T::kind);
+  const RemoteRegion region = world.regions.lease({.durability = kNodePersists});
+  Driver driver(world.node.address(), options_for(world.regions));
+  std::byte buffer[64] = {};
+  world.regions.host_boot = 0x1234567890abcdefu;
+  Operation written = write_of(region, 0, buffer, sizeof buffer);
+  BOOST_REQUIRE(driver.run(written));
+  BOOST_REQUIRE(written.ok);
+  world.node.stop();
+  world.regions.host_boot = 77;
+  world.node.start();
+  Operation persisted = persist_of(region);
+  BOOST_REQUIRE(driver.run(persisted));
+  BOOST_REQUIRE(persisted.ok);
+  // Over shm both are on one host, and end together.
+  const bool shared = T::kind == TransportKind::kShm;
+  BOOST_TEST(written.boot == (shared ? 0u : 0x1234567890abcdefu));
+  BOOST_TEST(persisted.boot == (shared ? 0u : 77u));
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(bytes_outside_the_region_are_refused, T, Providers) {
   World world(T::kind);
   RemoteRegion region = world.regions.lease({.length = 8192});

@@ -28,6 +28,7 @@ class TestRegions final : public RegionSource {
                                                     const AccessKey& key) override;
   Result<int> pool_fd(std::uint64_t& size_bytes) override;
   Result<std::uint64_t> epoch_word_offset(const Uuid& file_system) override;
+  std::uint64_t boot() const override { return host_boot; }
 
   struct Shape {
     std::uint64_t length = 1 << 20;
@@ -46,6 +47,7 @@ class TestRegions final : public RegionSource {
 
   const Uuid file_system = Uuid::random();
   const AccessKey file_system_key = AccessKey::random();
+  std::atomic<std::uint64_t> host_boot{1};
   std::atomic<std::uint64_t> persists{0};
   std::atomic<std::uint64_t> last_persisted{0};  // bytes of the last one
   std::atomic<bool> persists_held{false};        // a PERSIST stays where it is, and its worker's other streams with it
