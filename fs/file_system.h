@@ -1,7 +1,6 @@
-// The file system: POSIX operations as methods, without FUSE types, so that tests call it directly.
+// The file system over a manager and memory nodes. What its operations mean is said in fs/file_operations.h.
 //
-// References: lookup(), make_node(), link() and read_directory() with attributes each count one reference of the inode
-// they return; forget() gives them back. An inode without a name lives while it is referenced.
+// An inode without a name lives while it is referenced.
 // There are no open files here: the caller of an inode's operations holds a reference, which is all that POSIX's
 // "open but unlinked" needs, and permissions are checked by the kernel. Directory streams have handles, because a
 // stream knows more than the cookie where it stands.
@@ -20,6 +19,7 @@
 #include <string_view>
 
 #include "fs/data_path.h"
+#include "fs/file_operations.h"
 #include "fs/handle_table.h"
 #include "fs/inode_table.h"
 #include "manager/manager.h"
@@ -34,73 +34,54 @@ struct FileSystemOptions {
   bool read_only = false;
 };
 
-struct SetAttributes {
-  AttributeChange change;
-  bool set_id_only = false;  // nothing is changed but set-ID bits cleared: a chown(2) that names nobody
-  std::optional<std::uint64_t> size;
-};
-
-class FileSystem {
+class FileSystem final : public FileOperations {
  public:
   // `lanes` finds a lane's connections by the lane's number. All outlive this object.
   FileSystem(Manager& manager, const FileSystemOptions& options,
              std::function<ConnectionSet*(std::uint32_t lane)> lanes);
 
-  // References.
-  Result<Attributes> lookup(InodeNumber parent, std::string_view name);
-  void forget(InodeNumber ino, std::uint64_t count);
+  Result<Attributes> lookup(InodeNumber parent, std::string_view name) override;
+  void forget(InodeNumber ino, std::uint64_t count) override;
 
-  // Attributes.
-  Result<Attributes> getattr(InodeNumber ino);
-  Task<Result<Attributes>> setattr(RequestContext context, InodeNumber ino, SetAttributes change);
-  Result<std::string> readlink(InodeNumber ino);
+  Result<Attributes> getattr(InodeNumber ino) override;
+  Task<Result<Attributes>> setattr(RequestContext context, InodeNumber ino, SetAttributes change) override;
+  Result<std::string> readlink(InodeNumber ino) override;
 
-  // Extended attributes: of the namespaces user, trusted and security, and the two access lists. kNotSupported for
-  // others. list_extended: each name with a NUL behind it; those of trusted for root only.
-  Result<std::string> get_extended(InodeNumber ino, std::string_view name);
-  Result<std::string> list_extended(RequestContext context, InodeNumber ino);
-  Task<Result<void>> set_extended(RequestContext context, InodeNumber ino, ExtendedChange change);
-  SpaceStatistics statfs() { return manager_.space(); }
+  Result<std::string> get_extended(InodeNumber ino, std::string_view name) override;
+  Result<std::string> list_extended(RequestContext context, InodeNumber ino) override;
+  Task<Result<void>> set_extended(RequestContext context, InodeNumber ino, ExtendedChange change) override;
+  SpaceStatistics statfs() override { return manager_.space(); }
 
-  // Names.
-  Task<Result<Attributes>> make_node(RequestContext context, InodeNumber parent, std::string_view name, NewNode node);
-  // O_TMPFILE: a regular file that has no name and goes with its last reference unless link() gives it one.
-  Task<Result<Attributes>> make_temporary(RequestContext context, InodeNumber directory, NewNode node);
-  Task<Result<Attributes>> link(RequestContext context, InodeNumber ino, InodeNumber parent, std::string_view name);
-  Task<Result<void>> unlink(RequestContext context, InodeNumber parent, std::string_view name);
-  Task<Result<void>> rmdir(RequestContext context, InodeNumber parent, std::string_view name);
+  Task<Result<Attributes>> make_node(RequestContext context, InodeNumber parent, std::string_view name,
+                                     NewNode node) override;
+  Task<Result<Attributes>> make_temporary(RequestContext context, InodeNumber directory, NewNode node) override;
+  Task<Result<Attributes>> link(RequestContext context, InodeNumber ino, InodeNumber parent,
+                                std::string_view name) override;
+  Task<Result<void>> unlink(RequestContext context, InodeNumber parent, std::string_view name) override;
+  Task<Result<void>> rmdir(RequestContext context, InodeNumber parent, std::string_view name) override;
   Task<Result<void>> rename(RequestContext context, InodeNumber parent, std::string_view name, InodeNumber new_parent,
-                            std::string_view new_name, RenameMode mode);
+                            std::string_view new_name, RenameMode mode) override;
 
-  // Data of regular files: kIsDirectory and kInvalid for others.
   Task<Result<std::size_t>> read(RequestContext context, InodeNumber ino, std::uint64_t offset,
-                                 std::span<std::byte> to);
+                                 std::span<std::byte> to) override;
   Task<Result<void>> write(RequestContext context, InodeNumber ino, std::uint64_t offset,
-                           std::span<const std::byte> from, bool append);
-  enum class Fallocate { kExtend, kKeepSize, kPunchHole, kZeroRange, kZeroKeepSize };
+                           std::span<const std::byte> from, bool append) override;
   Task<Result<void>> fallocate(RequestContext context, InodeNumber ino, Fallocate mode, std::uint64_t offset,
-                               std::uint64_t length);
-  // Copies at most kMaxCopyBytes through `buffer` and returns how many bytes; 0 at the end of `from`.
-  static constexpr std::uint64_t kMaxCopyBytes = std::uint64_t{16} << 20;
+                               std::uint64_t length) override;
   Task<Result<std::uint64_t>> copy_range(RequestContext context, InodeNumber from, std::uint64_t from_offset,
                                          InodeNumber to, std::uint64_t to_offset, std::uint64_t length,
-                                         std::span<std::byte> buffer);
-  Result<std::uint64_t> seek(InodeNumber ino, std::uint64_t offset, bool hole);
-  // fsync, fdatasync and fsyncdir: what the mount promises holds for everything acknowledged on this inode.
-  Task<Result<void>> fsync(InodeNumber ino);
+                                         std::span<std::byte> buffer) override;
+  Result<std::uint64_t> seek(InodeNumber ino, std::uint64_t offset, bool hole) override;
+  Task<Result<void>> fsync(InodeNumber ino) override;
 
-  // Directory streams. `offset` 0 reads from the start again, with what the directory holds then.
-  Result<std::uint64_t> open_directory(InodeNumber ino);
-  Result<void> close_directory(std::uint64_t handle);
-  // Gives entries to `sink` until it returns false (no room: that entry is given again next time) or the end. With
-  // `plus` the entry's attributes come along and a reference is counted, except for . and .. (and entries refused).
-  using Sink = std::function<bool(const DirectoryEntry& entry, const Attributes* attributes)>;
+  Result<std::uint64_t> open_directory(InodeNumber ino) override;
+  Result<void> close_directory(std::uint64_t handle) override;
   Result<void> read_directory(std::uint64_t handle, std::uint64_t offset, bool plus, std::size_t limit,
-                              const Sink& sink);
+                              const Sink& sink) override;
 
   // Unmounting: forgets every reference and purges what no name holds any more.
   Task<void> purge_pending();
-  std::size_t purging() const { return purging_.load(); }
+  std::size_t purging() const override { return purging_.load(); }
   std::size_t referenced_inodes() const { return inodes_.size(); }
 
  private:

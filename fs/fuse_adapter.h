@@ -1,5 +1,5 @@
-// Between libfuse's low-level operations and FileSystem: unpack a request, call, reply. The only place where an Error
-// becomes an errno.
+// Between libfuse's low-level operations and FileOperations: unpack a request, call, reply. The only place where an
+// Error becomes an errno.
 //
 // Each operation runs in the lane that read the request; a Task that suspends is resumed there. Nothing is held across
 // a reply, because the reply may end the inode's life. A reply that carried references and could not be delivered gives
@@ -20,7 +20,7 @@
 #include <cstdint>
 #include <functional>
 
-#include "fs/file_system.h"
+#include "fs/file_operations.h"
 
 struct fuse_lowlevel_ops;
 
@@ -33,13 +33,13 @@ struct FuseAdapterOptions {
 
 class FuseAdapter {
  public:
-  FuseAdapter(FileSystem& file_system, const FuseAdapterOptions& adapter_options)
+  FuseAdapter(FileOperations& file_system, const FuseAdapterOptions& adapter_options)
       : files(file_system), options(adapter_options) {}
 
   // The operations' table; the session's userdata is a FuseAdapter.
   static const fuse_lowlevel_ops& operations();
 
-  FileSystem& files;
+  FileOperations& files;
   const FuseAdapterOptions options;
   // Known after INIT, constant afterwards; INIT is answered before any other request is read.
   bool initialized = false;

@@ -66,29 +66,29 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int, fuse_file_info*) noexcept {
   spawn(do_fsync(Call(req, Counter::kFsync), InodeNumber(ino)));
 }
 
-Task<void> do_fallocate(Call call, InodeNumber ino, FileSystem::Fallocate mode, std::uint64_t offset,
+Task<void> do_fallocate(Call call, InodeNumber ino, FileOperations::Fallocate mode, std::uint64_t offset,
                         std::uint64_t length) {
   const auto result = co_await call.files().fallocate(call.context, ino, mode, offset, length);
   reply_status(call, result);
 }
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int flags, off_t offset, off_t length, fuse_file_info*) noexcept {
   Call call(req, Counter::kFallocate);
-  FileSystem::Fallocate mode;
+  FileOperations::Fallocate mode;
   switch (flags) {
     case 0:
-      mode = FileSystem::Fallocate::kExtend;
+      mode = FileOperations::Fallocate::kExtend;
       break;
     case FALLOC_FL_KEEP_SIZE:
-      mode = FileSystem::Fallocate::kKeepSize;
+      mode = FileOperations::Fallocate::kKeepSize;
       break;
     case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
-      mode = FileSystem::Fallocate::kPunchHole;
+      mode = FileOperations::Fallocate::kPunchHole;
       break;
     case FALLOC_FL_ZERO_RANGE:
-      mode = FileSystem::Fallocate::kZeroRange;
+      mode = FileOperations::Fallocate::kZeroRange;
       break;
     case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
-      mode = FileSystem::Fallocate::kZeroKeepSize;
+      mode = FileOperations::Fallocate::kZeroKeepSize;
       break;
     default:
       return reply_error(call, Error(Errc::kNotSupported, "fallocate"));

@@ -64,7 +64,7 @@ Result<UniqueFd> FuseMount::clone_device() const {
   return device;
 }
 
-Result<void> FuseMount::mount(FileSystem& files) {
+Result<void> FuseMount::mount(FileOperations& files) {
   files_ = &files;
   adapter_ = std::make_unique<FuseAdapter>(files, options_.adapter);
   std::string joined = "default_permissions,subtype=rmemfs,fsname=" + escaped(options_.source);

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "fs/file_system.h"
+#include "fs/file_operations.h"
 #include "fs/fuse_adapter.h"
 #include "fs/fuse_lane.h"
 #include "util/result.h"
@@ -37,7 +37,7 @@ class FuseMount {
   std::function<void()> on_serving;  // the kernel's INIT is answered
   std::function<void()> on_ended;    // unmounted, or the connection was aborted
 
-  Result<void> mount(FileSystem& files);
+  Result<void> mount(FileOperations& files);
   void serve();  // starts the lanes
   // Detaches the mount point, also when files are open; what is open goes on until it is closed.
   void unmount();
@@ -60,7 +60,7 @@ class FuseMount {
   const FuseMountOptions options_;
   const ConnectionFactory factory_;
   std::size_t lane_count_ = 0;
-  FileSystem* files_ = nullptr;
+  FileOperations* files_ = nullptr;
   std::unique_ptr<FuseAdapter> adapter_;
   fuse_session* session_ = nullptr;
   bool mounted_ = false;

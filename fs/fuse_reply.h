@@ -33,7 +33,7 @@ struct Call {
     umask = static_cast<std::uint32_t>(caller->umask);
     lane.connections().counters.add(counter);
   }
-  FileSystem& files() const { return adapter.files; }
+  FileOperations& files() const { return adapter.files; }
   // What follows the request's header, as the kernel sent it: libfuse 3.14 does not pass all of it on.
   template <typename Arguments>
   Arguments raw() const {

@@ -15,6 +15,7 @@
 #include <memory>
 
 #include "control/admin.h"
+#include "fs/file_system.h"
 #include "fs/fuse_mount.h"
 #include "manager/manager.h"
 #include "recovery/recover.h"
