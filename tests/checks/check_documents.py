@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """The documents speak of this tree as it is.
 
-In *.md at the top: every backticked path of this tree exists, every backticked `Class::function` or `function()` occurs in
-the sources, every ./dev command named is one. Everywhere: no path of a particular machine, no TODO.
+In *.md at the top and in docs/: every backticked path of this tree exists, every backticked `Class::function` or
+`function()` occurs in the sources, every ./dev command named is one. Everywhere: no path of a particular machine, no TODO.
 """
 import re
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDERS = ["util", "journal", "transport", "control", "manager", "memnode", "fs", "recovery", "tools", "bench", "tests",
-           "man", "cmake", ".ci"]
+           "man", "cmake", ".ci", "docs"]
 TEXT = {".cc", ".h", ".py", ".sh", ".md", ".txt", ".proto", ".5", ".7", ".8", ".1", ".json", ".supp", ""}
 MACHINE = re.compile(r"(?<![\w.~-])/(?:home/\w|root/|work/|Users/)|\.\./shared\b")
 UNFINISHED = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b")
@@ -47,7 +47,7 @@ def check_document(path, source, problems):
 
 
 def main():
-    problems, documents = [], sorted(ROOT.glob("*.md"))
+    problems, documents = [], sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
     source = source_text()
     for path in documents:
         check_document(path, source, problems)
