@@ -54,7 +54,8 @@ def small(name, title, depths=(1, 4, 32), **more):
 
 # In the order of their needs; each inner list is done by one system after the other before the next begins.
 WORKS = [
-    *[list(works) for works in zip(metadata("create", "create"), metadata("rename", "rename"),
+    # passthrough_ll holds a descriptor for what the kernel knows: it is made to forget before more is made.
+    *[list(works) for works in zip(metadata("create", "create", forget=True), metadata("rename", "rename"),
                                    metadata("unlink", "unlink"))],
     *[[work] for work in metadata("stat", "stat, cold", forget=True)],
     *[[work] for work in metadata("stat_warm", "stat, warm")],
@@ -67,7 +68,7 @@ WORKS = [
     # 1 GiB is made and removed again before the next system's turn, so that one such file is there at a time.
     [Work("write", "write 1 GiB, fsync", "bandwidth", 1024, 256),
      Work("read", "read 1 GiB, cold", "bandwidth", 1024, 256), Work("remove", "", "")],
-    [Work("untar", "untar small files, per file", "untar", SMALL_FILES, 2000, without=(COPYING,)),
+    [Work("untar", "untar small files, per file", "untar", SMALL_FILES, 2000, forget=True, without=(COPYING,)),
      Work("rm_r", "rm -r of them, per file", "metadata", SMALL_FILES, 2000, without=(COPYING,))],
     [Work("git_status", "git status, cold, per file", "metadata", SMALL_FILES, 2000, forget=True, without=(COPYING,))],
     [Work("du", "du, cold, per file", "metadata", SMALL_FILES, 2000, forget=True, without=(COPYING,))],
@@ -122,8 +123,7 @@ def limits():
 
 
 def forget_everything():
-    """The kernel drops its dentries, inodes and pages; without the right to ask for that, cold is not to be had."""
-    os.sync()
+    """The kernel drops its dentries, inodes and pages (those that are not dirty, which is nobody's here)."""
     Path("/proc/sys/vm/drop_caches").write_text("3\n")
 
 
@@ -131,16 +131,15 @@ class Tree:
     """Archives of many small files, and a git repository of them per system whose .git is in memory."""
 
     def __init__(self, bench, quick):
-        self.bench = bench
-        self.counts = {slow: count_of(self.work("untar"), slow, quick) for slow in (False, True)}
-        self.archives = {slow: self.archive(count) for slow, count in self.counts.items()}
+        self.bench, self.quick = bench, quick
         self.env = {**os.environ, "HOME": str(bench.disk), "GIT_CONFIG_NOSYSTEM": "1"}
 
     @staticmethod
     def work(key):
         return next(one for group in WORKS for one in group if one.key == key)
 
-    def archive(self, count):
+    def archive_for(self, system):
+        count = count_of(self.work("untar"), system, self.quick)
         path = self.bench.memory / f"{count}.tar"
         if path.exists():
             return path
@@ -162,7 +161,7 @@ class Tree:
         self.timed_untar(system, place)
 
     def timed_untar(self, system, place):
-        run("tar", "-x", "--no-same-owner", "-f", self.archives[system.slow], "-C", place)
+        run("tar", "-x", "--no-same-owner", "-f", self.archive_for(system), "-C", place)
 
     def git(self, system, *words):
         return run("git", f"--git-dir={self.bench.memory}/{system.name.replace(' ', '-')}.git",
@@ -179,6 +178,7 @@ class Tree:
         if key == "untar":
             place = system.mount_point / "unpacked"
             place.mkdir()
+            self.archive_for(system)
             act = lambda: self.timed_untar(system, place)
         elif key == "rm_r":
             act = lambda: run("rm", "-r", system.mount_point / "unpacked")
@@ -199,9 +199,10 @@ def children_seconds():
     return used.ru_utime + used.ru_stime
 
 
-def count_of(work, slow, quick):
-    count = work.slow_count if slow else work.count
-    return max(count // QUICK[work.kind], 80) if quick and not slow else count
+def count_of(work, system, quick):
+    if system.slow or (system.few_files and work.count >= SMALL_FILES):
+        return work.slow_count
+    return max(work.count // QUICK[work.kind], 80) if quick else work.count
 
 
 class Comparison:
@@ -228,14 +229,14 @@ class Comparison:
                 continue
             for key in ("stat", "stat_8"):
                 work = Tree.work(key)
-                self.bench_mount(system, "prepare", count_of(work, system.slow, self.quick), work.arguments)
+                self.bench_mount(system, "prepare", count_of(work, system, self.quick), work.arguments)
             self.bench_mount(system, "prepare_big", 64 if system.slow else big)
             self.make_many(system)
             self.tree.prepare(system)
         say("  files made")
 
     def make_many(self, system):
-        count = count_of(Tree.work("readdir"), system.slow, self.quick)
+        count = count_of(Tree.work("readdir"), system, self.quick)
         if system.backing is None:
             self.bench_mount(system, "make_many", count)
         else:
@@ -249,7 +250,7 @@ class Comparison:
         if work.key == "remove":
             (system.mount_point / "sequential").unlink()
             return None
-        count = count_of(work, system.slow, self.quick)
+        count = count_of(work, system, self.quick)
         before = system.processor()
         if work.kind == "untar" or work.key in ("rm_r", "du", "git_status"):
             seconds, cpu = self.tree.command(work.key, system)
@@ -271,7 +272,8 @@ class Comparison:
             for work in group:
                 if not self.takes_part(work, system):
                     continue
-                if work.forget:
+                # Nobody's work makes the kernel learn names of another system: once for all, and for the second floor.
+                if work.forget and system is floor:
                     forget_everything()
                 counting = number == 0 and system.name in (FLOOR, SHM) and system.name not in seen
                 before = statistics_of(system) if counting and work.kind else {}

@@ -9,6 +9,7 @@ import getpass
 import gzip
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -168,6 +169,7 @@ class System:
     name = ""
     checked = True     # it keeps what is written
     slow = False       # it gets fewer operations
+    few_files = False  # it cannot serve many files at once: it gets small trees and directories
     backing = None     # where its files are, if they can be made there directly
 
     def __init__(self, bench):
@@ -204,10 +206,22 @@ class Passthrough(System):
         self.backing = bench.memory / "passthrough"
         self.backing.mkdir()
         self.mount_point = bench.mount_point("passthrough")
-        daemon = bench.daemon("passthrough_ll", OUT / "passthrough_ll", "-f", "-o", f"source={self.backing}",
-                              self.mount_point)
+        # It holds a descriptor for every file that the kernel knows.
+        descriptors = self.most_descriptors()
+        self.few_files = descriptors < 250000
+        daemon = bench.daemon("passthrough_ll", "prlimit", f"--nofile={descriptors}:{descriptors}", OUT / "passthrough_ll",
+                              "-f", "-o", f"source={self.backing}", self.mount_point)
         wait_until("passthrough_ll", lambda: daemon.require_alive() or is_mounted(self.mount_point))
         self.roots = [daemon.pid]
+
+    @staticmethod
+    def most_descriptors():
+        """What the kernel allows, where this process may raise its limit; what it has otherwise."""
+        most = int(Path("/proc/sys/fs/nr_open").read_text())
+        if subprocess.run(["prlimit", f"--nofile={most}:{most}", "true"], stderr=subprocess.DEVNULL,
+                          check=False).returncode == 0:
+            return most
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
     @staticmethod
     def compile():
