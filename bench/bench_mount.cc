@@ -530,12 +530,12 @@ int run(const std::string& name, const Kind& kind, const Work::Options& options,
     return *at / 1e3;
   };
   const double seconds = std::chrono::duration<double>(ended - began).count();
-  const std::uint64_t operations = each * processes;
+  const unsigned long long operations = each * processes;
+  const unsigned long long bytes = operations * kind.bytes;
   std::printf(
       "{\"work\": \"%s\", \"operations\": %llu, \"bytes\": %llu, \"seconds\": %.6f, \"p50_us\": %.3f, "
       "\"p99_us\": %.3f, \"cpu_s\": %.6f}\n",
-      name.c_str(), static_cast<unsigned long long>(operations),
-      static_cast<unsigned long long>(operations * kind.bytes), seconds, percentile(0.5), percentile(0.99), processor);
+      name.c_str(), operations, bytes, seconds, percentile(0.5), percentile(0.99), processor);
   return 0;
 }
 
