@@ -1,5 +1,6 @@
 """Figures of rmemfs alone that must not grow: with files, with time, with lanes; and what a mount takes to begin."""
 import json
+import math
 import re
 import statistics
 import time
@@ -38,10 +39,12 @@ def resident_bytes(pid):
 
 
 def judge_ratio(part, name, unit, value, ratios, limit, at_least, noise=None):
-    """A row for paired runs; unsure as in comparison.py."""
+    """A row for paired runs; unsure as in comparison.py. Without the floor's noise, it is how far the ratios spread."""
     ratio = statistics.median(ratios)
+    if noise is None:
+        noise = math.exp(statistics.median(abs(math.log(one / ratio)) for one in ratios))
     good = [one >= limit if at_least else one <= limit for one in ratios]
-    unsure = noise is not None and noise > NOISY and any(good) and not all(good)
+    unsure = noise > NOISY and any(good) and not all(good)
     ok = None if unsure else (ratio >= limit if at_least else ratio <= limit)
     return row(part, name, value, unit, ratio, min(ratios), max(ratios), f"{'>=' if at_least else '<='} {limit}", ok, unsure)
 

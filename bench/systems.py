@@ -144,13 +144,15 @@ class Bench:
         return self
 
     def __exit__(self, *_):
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)   # cleaning up is not interrupted
+        # Cleaning up is not interrupted.
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self.undo.close()
         except (Failed, subprocess.TimeoutExpired, OSError) as problem:
             say(f"  cleaning up: {problem}")
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def daemon(self, name, *command, **more):
         daemon = Daemon(name, *command, **more)
