@@ -171,6 +171,9 @@ def main(arguments):
                 rows += bench_vm(quick)
         except (Failed, subprocess.TimeoutExpired, OSError, ValueError, KeyError) as error:
             errors.append(f"{name}: {error}")
+        except KeyboardInterrupt:
+            errors.append(f"{name}: interrupted")
+            break
     if mounts is not None:
         try:
             report.plot(mounts, OUT / "results.png")
