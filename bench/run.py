@@ -187,7 +187,8 @@ def main(arguments):
     if unsure:
         say(f"the machine was too noisy to conclude about {len(unsure)} limits; run it again when it is quiet")
     say(f"{len(rows)} figures, {len(missed)} limits missed, {len(unsure)} unsure, {len(errors)} parts not measured, "
-        f"{time.monotonic() - started:.0f} s; build/bench/results.json has them, results.png beside it the bars")
+        f"{time.monotonic() - started:.0f} s; build/bench/results.json has them" +
+        (", results.png beside it the bars" if mounts is not None else ""))
     (OUT / "results.json").write_text(json.dumps({"machine": where, "quick": quick, "rows": rows,
                                                   "works": report.json_of(mounts) if mounts else {},
                                                   "errors": errors}, indent=1) + "\n")
