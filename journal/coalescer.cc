@@ -1,5 +1,7 @@
 #include "journal/coalescer.h"
 
+#include <algorithm>
+
 namespace rmemfs {
 
 void Coalescer::add(std::span<const Modification> modifications) {
@@ -32,6 +34,8 @@ std::span<const Modification> Coalescer::coalesced() {
     if (entry.base == Base::kErase) out_.push_back({ModificationKind::kErase, entry.key, {}});
     if (entry.merged) out_.push_back({ModificationKind::kMerge, entry.key, entry.operand});
   }
+  // Stable: a key's merges stay behind its put.
+  std::stable_sort(out_.begin(), out_.end(), [](const auto& a, const auto& b) { return a.key < b.key; });
   return out_;
 }
 

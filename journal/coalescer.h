@@ -1,9 +1,9 @@
 // Coalescer: merges the modifications of consecutive transactions into what one home batch needs.
 //
 // Per key the last put or erase wins and drops what came before it; merges after it are concatenated in order. So a key
-// that a hundred transactions updated is written once. The order between keys is that of their first appearance; it
-// does not matter, because the batch is atomic. Views must stay valid until clear(). Not thread-safe: one owner (the
-// applier, or recovery).
+// that a hundred transactions updated is written once. Keys come in ascending order, which a home takes fastest; else
+// their order does not matter, because the batch is atomic. Views must stay valid until clear(). Not thread-safe: one
+// owner (the applier, or recovery).
 #pragma once
 
 #include <cstdint>

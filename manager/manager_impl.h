@@ -24,6 +24,7 @@
 #include <unordered_set>
 
 #include "manager/chunk_map.h"
+#include "manager/dirent_cache.h"
 #include "manager/extent_allocator.h"
 #include "manager/inode_cache.h"
 #include "manager/layout.h"
@@ -135,6 +136,9 @@ class ManagerImpl final : public Manager {
   Result<void> change_list_mode(Attributes& a, TransactionBuilder& builder);
 
   // manager_names.cc
+  DirentCache::Name name_in(InodeNumber parent, std::string_view name) const {
+    return {parent, hash_name(name, superblock_.name_hash_seed), name};
+  }
   Result<std::optional<Dirent>> find_dirent(InodeNumber parent, std::string_view name);
   static void start_inode(Inode& child, const NewNode& node, const Attributes& above);
   void drop_name(Inode& child, Timestamp now, TransactionBuilder& builder);
@@ -202,6 +206,7 @@ class ManagerImpl final : public Manager {
   const std::shared_ptr<ExtentAllocator> allocator_ = std::make_shared<ExtentAllocator>();
   const std::shared_ptr<StoreFailure> failure_ = std::make_shared<StoreFailure>();
   InodeCache cache_;
+  DirentCache dirents_;
   std::atomic<std::uint64_t> next_inode_{2};
   std::atomic<std::uint64_t> inodes_{1};
   std::atomic<std::uint64_t> next_chunk_{1};  // changed under lease_mutex_

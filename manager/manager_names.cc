@@ -62,11 +62,16 @@ Result<InodeRef> ManagerImpl::get(InodeNumber ino) {
 }
 
 Result<std::optional<Dirent>> ManagerImpl::find_dirent(InodeNumber parent, std::string_view name) {
-  ASSIGN_OR_RETURN(const auto value,
-                   metastore_.get(dirent_key(parent, hash_name(name, superblock_.name_hash_seed), name)));
-  if (!value) return std::optional<Dirent>();
-  ASSIGN_OR_RETURN(const Dirent dirent, decode_dirent(*value));
-  return std::optional<Dirent>(dirent);
+  const DirentCache::Name key = name_in(parent, name);
+  const DirentCache::Found found = dirents_.find(key);
+  if (found.known) return found.dirent;
+  ASSIGN_OR_RETURN(const auto value, metastore_.get(dirent_key(parent, key.hash, name)));
+  std::optional<Dirent> dirent;
+  if (value) {
+    ASSIGN_OR_RETURN(dirent, decode_dirent(*value));
+  }
+  dirents_.fill(key, found.ticket, dirent);
+  return dirent;
 }
 
 Result<InodeRef> ManagerImpl::lookup(Inode& parent, std::string_view name) {
@@ -131,11 +136,14 @@ Result<void> ManagerImpl::try_make(const InodeRef& parent, std::string_view name
   put_extended(a, extended, builder);
   put_inode(builder, a);
   put_inode(builder, above);
-  builder.put(dirent_key(parent->ino, hash_name(name, superblock_.name_hash_seed), name),
-              encode(Dirent{child->ino, dirent_type(a)}));
+  const DirentCache::Name key = name_in(parent->ino, name);
+  const Dirent dirent{child->ino, dirent_type(a)};
+  builder.put(dirent_key(parent->ino, key.hash, name), encode(dirent));
   if (S_ISLNK(a.mode)) builder.put(symlink_key(child->ino), node.symlink_target);
   builder.merge(singleton_key("inodes"), encode_number(1));
+  DirentCache::Change naming(dirents_, key);
   id = commit_with_number(std::move(slots), builder, request, {parent.get(), child.get()}, child->ino);
+  naming.done(dirent);
   ++inodes_;
   return success();
 }
@@ -220,10 +228,13 @@ Result<CommitId> ManagerImpl::try_link(const InodeRef& inode, const InodeRef& pa
   TransactionBuilder builder;
   put_inode(builder, a);
   put_inode(builder, parent->attributes);
-  builder.put(dirent_key(parent->ino, hash_name(name, superblock_.name_hash_seed), name),
-              encode(Dirent{inode->ino, dirent_type(a)}));
+  const DirentCache::Name key = name_in(parent->ino, name);
+  const Dirent dirent{inode->ino, dirent_type(a)};
+  builder.put(dirent_key(parent->ino, key.hash, name), encode(dirent));
   if (a.nlink == 1) builder.erase(orphan_key(inode->ino));
+  DirentCache::Change naming(dirents_, key);
   const CommitId id = commit(std::move(slots), builder, request, {inode.get(), parent.get()});
+  naming.done(dirent);
   if (a.nlink == 1) {
     MutexLock orphans(orphan_mutex_);
     live_orphans_.erase(inode->ino.value());
@@ -282,8 +293,11 @@ Result<bool> ManagerImpl::try_remove(const InodeRef& parent, std::string_view na
   above.mtime = above.ctime = now;
   put_inode(builder, a);
   put_inode(builder, above);
-  builder.erase(dirent_key(parent->ino, hash_name(name, superblock_.name_hash_seed), name));
+  const DirentCache::Name key = name_in(parent->ino, name);
+  builder.erase(dirent_key(parent->ino, key.hash, name));
+  DirentCache::Change naming(dirents_, key);
   id = commit(std::move(slots), builder, request, {parent.get(), child.get()});
+  naming.done(std::nullopt);
   return true;
 }
 

@@ -39,7 +39,8 @@ ManagerImpl::ManagerImpl(const Superblock& superblock, Metastore& metastore, Jou
         ASSIGN_OR_RETURN(const auto value, metastore_.get(key));
         if (!value) return Error(Errc::kNotFound, "inode");
         return decode_inode(key, *value);
-      }) {}
+      }),
+      dirents_(options.inode_cache_entries / 2) {}
 
 ManagerImpl::~ManagerImpl() { close(); }
 

@@ -127,17 +127,20 @@ Result<bool> ManagerImpl::try_rename(Renaming& r) {
 
   const Timestamp now = now_timestamp();
   TransactionBuilder builder;
-  const std::string old_key = dirent_key(r.parent->ino, hash_name(r.name, superblock_.name_hash_seed), r.name);
-  const std::string new_key =
-      dirent_key(r.new_parent->ino, hash_name(r.new_name, superblock_.name_hash_seed), r.new_name);
-  builder.put(new_key, encode(Dirent{r.source->ino, dirent_type(r.source)}));
+  const DirentCache::Name old_name = name_in(r.parent->ino, r.name);
+  const DirentCache::Name new_name = name_in(r.new_parent->ino, r.new_name);
+  const std::string old_key = dirent_key(old_name.parent, old_name.hash, old_name.name);
+  const Dirent moved{r.source->ino, dirent_type(r.source)};
+  std::optional<Dirent> left;  // what has the old name then
+  builder.put(dirent_key(new_name.parent, new_name.hash, new_name.name), encode(moved));
   if (source_directory) {
     r.source->attributes.parent = r.new_parent->ino;
     --old_above.nlink;
     ++new_above.nlink;
   }
   if (exchange) {
-    builder.put(old_key, encode(Dirent{r.target->ino, dirent_type(r.target)}));
+    left = Dirent{r.target->ino, dirent_type(r.target)};
+    builder.put(old_key, encode(*left));
     if (target_directory) {
       r.target->attributes.parent = r.parent->ino;
       --new_above.nlink;
@@ -161,8 +164,11 @@ Result<bool> ManagerImpl::try_rename(Renaming& r) {
   if (across) put_inode(builder, new_above);
   put_inode(builder, r.source->attributes);
   if (r.target) put_inode(builder, r.target->attributes);
+  DirentCache::Change naming(dirents_, new_name), leaving(dirents_, old_name);
   r.id = commit(std::move(r.slots), builder, r.request,
                 {r.parent.get(), r.new_parent.get(), r.source.get(), r.target.get()});
+  naming.done(moved);
+  leaving.done(left);
   return true;
 }
 

@@ -18,6 +18,7 @@
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/merge_operator.h>
 #include <rocksdb/options.h>
+#include <rocksdb/slice_transform.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 #include <sys/stat.h>
@@ -101,6 +102,11 @@ rocksdb::Options store_options(const MetastoreOptions& options) {
   o.write_buffer_size = options.write_buffer_bytes / 2;
   o.max_write_buffer_number = 4;
   o.db_write_buffer_size = options.write_buffer_bytes;
+  // Most keys that are asked for here do not exist (a new file's name): a filter answers without a search.
+  o.memtable_whole_key_filtering = true;
+  // Keys of one kind come in ascending order, or nearly so: each is inserted from where the last one went.
+  o.memtable_insert_with_hint_prefix_extractor.reset(rocksdb::NewFixedPrefixTransform(1));
+  o.memtable_prefix_bloom_size_ratio = 0.02;
   o.compression = rocksdb::kNoCompression;
   o.level_compaction_dynamic_level_bytes = true;
   rocksdb::BlockBasedTableOptions table;
