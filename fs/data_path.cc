@@ -34,10 +34,10 @@ bool ambiguous(Errc error) {
 
 Task<Result<RangeLock::Guard>> DataPath::lock_tail(InodeRef inode, std::uint64_t offset, TimePoint limit) {
   for (;;) {
-    const std::uint64_t begin = round_down(std::min(offset, manager_.attributes(*inode).size));
+    const std::uint64_t begin = round_down(std::min(offset, manager_.size(*inode)));
     RangeLock::Guard guard = co_await inode->range_lock.lock(begin, kEnd, RangeLock::Mode::kExclusive, limit);
     if (!guard) co_return Error(Errc::kDeadline, "range lock");
-    if (round_down(std::min(offset, manager_.attributes(*inode).size)) >= begin) co_return guard;
+    if (round_down(std::min(offset, manager_.size(*inode))) >= begin) co_return guard;
   }
 }
 
@@ -86,7 +86,7 @@ Task<Result<std::size_t>> DataPath::read(RequestContext context, InodeRef inode,
   const RangeLock::Guard guard = co_await inode->range_lock.lock(round_down(offset), round_up(offset + to.size()),
                                                                  RangeLock::Mode::kShared, limit);
   if (!guard) co_return Error(Errc::kDeadline, "range lock");
-  const std::uint64_t size = manager_.attributes(*inode).size;
+  const std::uint64_t size = manager_.size(*inode);
   if (offset >= size) co_return std::size_t{0};
   const std::size_t length = std::min<std::uint64_t>(to.size(), size - offset);
   CO_ASSIGN_OR_RETURN(const Pieces pieces, manager_.map(*inode, offset, length));
@@ -113,7 +113,7 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
   const TimePoint limit = limit_from_now();
   RangeLock::Guard guard;
   for (;;) {
-    const std::uint64_t size = manager_.attributes(*inode).size;
+    const std::uint64_t size = manager_.size(*inode);
     if (append) offset = size;
     if (offset >= kMaxFileBytes || from.size() > kMaxFileBytes - offset) co_return Error(Errc::kTooBig, "write");
     const bool extends = append || offset + from.size() > size;
@@ -121,7 +121,7 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
     const std::uint64_t end = extends ? kEnd : round_up(offset + from.size());
     guard = co_await inode->range_lock.lock(begin, end, RangeLock::Mode::kExclusive, limit);
     if (!guard) co_return Error(Errc::kDeadline, "range lock");
-    const std::uint64_t settled = manager_.attributes(*inode).size;
+    const std::uint64_t settled = manager_.size(*inode);
     if (extends ? settled >= begin : offset + from.size() <= settled) {
       if (append) offset = settled;
       break;
@@ -227,7 +227,7 @@ Task<Result<void>> DataPath::allocate(RequestContext context, InodeRef inode, st
   if (offset > kMaxFileBytes || length > kMaxFileBytes - offset) co_return Error(Errc::kTooBig, "allocate");
   const TimePoint limit = limit_from_now();
   CO_ASSIGN_OR_RETURN(const RangeLock::Guard guard, co_await lock_tail(inode, offset, limit));
-  const std::uint64_t size = manager_.attributes(*inode).size;
+  const std::uint64_t size = manager_.size(*inode);
   if (!mode.keep_size && offset + length > size) {
     // The part of the last block behind the old end becomes part of the file: it must read as zeros.
     CO_ASSIGN_OR_RETURN(Pieces zeros, manager_.plan_truncate(*inode, offset + length));

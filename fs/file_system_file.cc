@@ -9,7 +9,7 @@ namespace rmemfs {
 
 Result<InodeRef> FileSystem::regular(InodeNumber ino) {
   ASSIGN_OR_RETURN(InodeRef inode, manager_.get(ino));
-  const std::uint32_t mode = manager_.attributes(*inode).mode;
+  const std::uint32_t mode = manager_.mode(*inode);
   if (S_ISDIR(mode)) return Error(Errc::kIsDirectory, "file data");
   if (!S_ISREG(mode)) return Error(Errc::kInvalid, "file data");
   return inode;

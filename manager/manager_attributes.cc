@@ -33,7 +33,18 @@ void apply_change(Attributes& attributes, const AttributeChange& change, Timesta
 
 Attributes ManagerImpl::attributes(Inode& inode) {
   MutexLock lock(inode.mutex);
+  inode.times_seen = true;
   return inode.attributes;
+}
+
+std::uint32_t ManagerImpl::mode(Inode& inode) {
+  MutexLock lock(inode.mutex);
+  return inode.attributes.mode;
+}
+
+std::uint64_t ManagerImpl::size(Inode& inode) {
+  MutexLock lock(inode.mutex);
+  return inode.attributes.size;
 }
 
 Task<Result<Attributes>> ManagerImpl::set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) {
@@ -53,6 +64,7 @@ Task<Result<Attributes>> ManagerImpl::set_attributes(InodeRef inode, AttributeCh
       TransactionBuilder builder;
       if (change.mode && result.extended_bytes != 0) CO_RETURN_IF_ERROR(change_list_mode(result, builder));
       inode->attributes = result;
+      inode->times_seen = true;
       put_inode(builder, result);
       id = commit(std::move(slots), builder, request, {inode.get()});
     }

@@ -55,6 +55,8 @@ class ManagerImpl final : public Manager {
 
   Result<InodeRef> get(InodeNumber ino) override;
   Attributes attributes(Inode& inode) override;
+  std::uint32_t mode(Inode& inode) override;
+  std::uint64_t size(Inode& inode) override;
   Task<Result<Attributes>> set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) override;
 
   Result<std::string> get_extended(Inode& inode, std::string_view name) override;
@@ -149,6 +151,9 @@ class ManagerImpl final : public Manager {
   Task<Result<InodeRef>> remove_name(InodeRef parent, std::string_view name, bool directory, std::uint64_t request);
   Result<CommitId> try_link(const InodeRef& inode, const InodeRef& parent, std::string_view name, SlotReservation slots,
                             std::uint64_t request);
+
+  // manager_write.cc
+  static bool changes_nothing(Inode& inode, const WritePlan& plan, SetId set_id);
 
   // manager_rename.cc
   struct Renaming;
