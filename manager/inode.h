@@ -63,7 +63,7 @@ struct Inode {
   Mutex mutex{LockRank::kInode};
   // Guarded by mutex:
   Attributes attributes;
-  bool times_seen = true;  // by somebody, since a write changed them
+  bool times_seen = true;        // by somebody, since a write changed them
   InodeCharge charge;            // before the layout: taken back when that is freed
   std::optional<Layout> layout;  // loaded when first needed
 

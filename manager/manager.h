@@ -155,7 +155,7 @@ class Manager {
 
   // Inodes.
   virtual Result<InodeRef> get(InodeNumber ino) = 0;  // kNotFound
-  virtual Attributes attributes(Inode& inode) = 0;  // for somebody to see: a write after it has a later time
+  virtual Attributes attributes(Inode& inode) = 0;    // for somebody to see: a write after it has a later time
   virtual std::uint32_t mode(Inode& inode) = 0;
   virtual std::uint64_t size(Inode& inode) = 0;
   virtual Task<Result<Attributes>> set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) = 0;

@@ -34,12 +34,13 @@ ManagerImpl::ManagerImpl(const Superblock& superblock, Metastore& metastore, Jou
       pool_(pool),
       options_(options),
       extents_per_step_(step_extents(journal)),
-      cache_(options.inode_cache_entries, [this](InodeNumber ino) -> Result<Attributes> {
-        const std::string key = inode_key(ino);
-        ASSIGN_OR_RETURN(const auto value, metastore_.get(key));
-        if (!value) return Error(Errc::kNotFound, "inode");
-        return decode_inode(key, *value);
-      }),
+      cache_(options.inode_cache_entries,
+             [this](InodeNumber ino) -> Result<Attributes> {
+               const std::string key = inode_key(ino);
+               ASSIGN_OR_RETURN(const auto value, metastore_.get(key));
+               if (!value) return Error(Errc::kNotFound, "inode");
+               return decode_inode(key, *value);
+             }),
       dirents_(options.inode_cache_entries / 2) {}
 
 ManagerImpl::~ManagerImpl() { close(); }
