@@ -24,7 +24,9 @@ else
   args+=(--no-zero-range)
 fi
 end_reference() { umount "$REFERENCE" 2>/dev/null || umount -l "$REFERENCE" 2>/dev/null || true; [ -z "$loop" ] || losetup -d "$loop" 2>/dev/null || true; }
-trap 'end_reference; cleanup' EXIT
+# The status is the test's, not that of the unmounting.
+at_end() { local status=$?; set +e; end_reference; (exit $status); cleanup; }
+trap at_end EXIT
 new_fs noatime
 chmod 755 "$MNT" "$REFERENCE"
 if [ "$mode" = self-test ]; then

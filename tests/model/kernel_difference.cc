@@ -36,7 +36,8 @@ struct Options {
   GeneratorOptions generator;
 };
 
-// Two directories, tested and reference, that are empty at first and gone at the end.
+// Two directories, tested and reference, that are empty at first and gone at the end. Each is alone in a directory of
+// its own: a call may leave it (a symbolic link to "." and ".." behind it), and has to find the same there.
 class Directories {
  public:
   explicit Directories(const Options& options) {
@@ -44,11 +45,14 @@ class Directories {
     ++number;
     for (const int side : {kTested, kReference}) {
       paths_[side] = (side == kTested ? options.tested : options.reference) + "/d" + std::to_string(number);
-      if (::mkdir(paths_[side].c_str(), 0777) != 0 || ::chmod(paths_[side].c_str(), 0777) != 0) {
-        std::perror(paths_[side].c_str());
-        std::exit(2);
+      const std::string root = paths_[side] + "/d";
+      for (const std::string& path : {paths_[side], root}) {
+        if (::mkdir(path.c_str(), 0777) != 0 || ::chmod(path.c_str(), 0777) != 0) {
+          std::perror(path.c_str());
+          std::exit(2);
+        }
       }
-      roots_[side] = ::open(paths_[side].c_str(), O_RDONLY | O_DIRECTORY);
+      roots_[side] = ::open(root.c_str(), O_RDONLY | O_DIRECTORY);
     }
   }
   ~Directories() {
