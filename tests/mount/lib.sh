@@ -38,6 +38,8 @@ skip() { printf '%s\n' "skipped: $*"; exit 77; }
 pick() { if [ -n "$LONG" ]; then echo "$2"; else echo "$1"; fi; }   # pick CI_VALUE LONG_VALUE
 now_ms() { local us=${EPOCHREALTIME/./}; echo $((us / 1000)); }
 need() { local p; for p in "$@"; do command -v "$p" >/dev/null || skip "$p is not installed"; done; }
+# must_have PROGRAM...: what ./dev installs for the tests; a test of a program is not passed over because it is missing.
+must_have() { local p; for p in "$@"; do command -v "$p" >/dev/null || fail "$p is not installed"; done; }
 alive() { [ -n "${1:-}" ] && kill -0 "$1" 2>/dev/null; }
 
 # wait_for SECONDS COMMAND...: until the command succeeds.

@@ -1,7 +1,8 @@
 #!/bin/bash
-# SQLite in WAL and rollback mode: many transactions, two processes at once, integrity_check through a cold cache.
+# SQLite in WAL and rollback mode, with and without mappings: many transactions, several processes at once, integrity_check
+# through a cold cache, kill -9.
 source "$(dirname "$0")/lib.sh"
-need sqlite3
+must_have sqlite3 python3
 new_fs
 transactions=$(pick 500 4000)
 
@@ -48,5 +49,50 @@ for mode in wal delete; do
   [ "$(sqlite3 "$MNT/$mode.db" 'SELECT x FROM t WHERE who = 9; PRAGMA integrity_check;')" = $'kept\nok' ] || fail "$mode: the last transaction is gone"
 done
 pass "the last transactions survive the daemon"
+
+say "WAL read through mappings, two processes that write and two that read; a writer is killed, then the mount"
+here=$(cd "$(dirname "$0")" && pwd)
+mapped() { python3 "$here/sqlite_mapped.py" "$1" "$MNT/mapped.db" "${@:2}"; }
+mapped make
+for ((round = 0; round < $(pick 1 10); round++)); do
+  for victim in writer1 mount; do
+    for who in 1 2; do
+      spawn writer$who python3 "$here/sqlite_mapped.py" write "$MNT/mapped.db" $who "$WORK/committed$who"
+      spawn reader$who python3 "$here/sqlite_mapped.py" read "$MNT/mapped.db"
+    done
+    # More than what is there from the last time.
+    for who in 1 2; do
+      before=$(stat -c %s "$WORK/committed$who" 2>/dev/null || echo 0)
+      wait_for 60 eval "[ \$(stat -c %s '$WORK/committed$who') -gt $before ]" || fail "writer $who commits nothing"
+    done
+    sleep "$(pick 0 5).$((RANDOM % 500 + 400))"
+    for name in writer1 writer2 reader1 reader2; do alive "${PID[$name]}" || { cat "$WORK/$name.log" >&2; fail "$name ended early"; }; done
+    kill_now $victim
+    if [ $victim = writer1 ]; then
+      sleep 0.3   # the others go on
+      for name in writer2 reader1 reader2; do
+        alive "${PID[$name]}" || { cat "$WORK/$name.log" >&2; fail "$name ended with the writer that was killed"; }
+        kill_now $name
+      done
+    else
+      MOUNT_PID=
+      for name in writer1 writer2 reader1 reader2; do
+        # All that a reader asks for may be in memory.
+        case $name in reader*) kill -9 "${PID[$name]}" 2>/dev/null || true ;; esac
+        status=0
+        ended $name 30 || fail "$name goes on without its file system"
+        reap $name || status=$?
+        # 135: a page of a mapping whose file system is gone. 137: killed above.
+        case $name-$status in *-2 | *-135 | reader*-137) ;; *) cat "$WORK/$name.log" >&2; fail "$name ended with status $status" ;; esac
+      done
+      detach "$MNT"
+      mount_fs
+    fi
+    mapped check "$WORK/committed1" "$WORK/committed2" >"$WORK/check.txt" || fail "after kill -9 of $victim"
+  done
+done
+pass "mapped: integrity_check and $(cat "$WORK/check.txt") after kill -9"
+remount_fs
+mapped check "$WORK/committed1" "$WORK/committed2" >"$WORK/check.txt" || fail "mapped, after a remount"
 umount_fs
 fsck_clean
