@@ -14,7 +14,8 @@ SHELVES = {"util": 0, "journal": 1, "transport": 1, "control": 1, "manager": 2, 
 # What an include looks like -> the folders (or single files) that may hold it.
 HOMES = [
     (r"fuse.*\.h|linux/fuse\.h", ["fs"]),
-    (r"rocksdb/.*", ["manager"]),
+    # The second is a program as others write them, which runs on the mount.
+    (r"rocksdb/.*", ["manager", "tests/mount/rocksdb_load.cc"]),
     (r"libpmem.*\.h", ["util/pmem.cc"]),
     (r"infiniband/.*|rdma/.*", ["transport"]),
     (r"grpc.*|google/protobuf/.*|.*\.pb\.h", ["control"]),
