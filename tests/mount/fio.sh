@@ -37,11 +37,12 @@ with_engines() {   # NAME SHIFT OPTION...: every engine on the file that the one
   for number in "${!engines[@]}"; do
     read -r -a words <<<"${engines[number]}"
     jobs+=(--name="$1-$number" --stonewall --rw=randwrite --bs=4k --size="$(pick 2M 256M)" --ioengine="${words[@]}" "${@:3}"
-      --filename="engine-$(((number + $2) % ${#engines[@]}))" --directory="$MNT" --verify=crc32c --verify_fatal=1 --verify_dump=0
+      --filename="$MNT/engine-$(((number + $2) % ${#engines[@]}))" --verify=crc32c --verify_fatal=1 --verify_dump=0
       --verify_state_save=0 --randrepeat=1)
   done
   fio --output="$WORK/fio-$1.log" "${jobs[@]}" || { cat "$WORK/fio-$1.log" >&2; fail "fio $1"; }
   [ "$(grep -c "^$1-.*err= *0" "$WORK/fio-$1.log")" = ${#engines[@]} ] || fail "fio did not run every engine"
+  [ "$(find "$MNT" -name 'engine-*' -size "$(pick 2048 262144)k" | wc -l)" = ${#engines[@]} ] || fail "fio $1 wrote other files"
   pass "fio $1: ${#engines[@]} engines"
 }
 with_engines engines 0 --do_verify=1
