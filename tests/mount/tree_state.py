@@ -76,8 +76,10 @@ def make(top):
         os.setxattr("d0/f14", "security.capability", NET_RAW)
         os.mknod("null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
         os.mknod("block", stat.S_IFBLK | 0o600, os.makedev(259, 1048575))
-    for mode, name in ((0o4755, "d3/f3"), (0o2751, "d3/f10"), (0o7777, "d4"), (0o1777, "d5"), (0o2775, "d6"), (0o000, "d3/f17"), (0o444, "d3/f24")):
+    for mode, name in ((0o4755, "d3/f3"), (0o2751, "d3/f10"), (0o7777, "d4"), (0o1777, "d5"), (0o2775, "d6"), (0o444, "d3/f24")):
         os.chmod(name, mode)
+    if root:
+        os.chmod("d3/f17", 0)
     # In the past: rsync passes over times of the same second.
     number = 0
     for folder, _, files in os.walk(b".", topdown=False):
