@@ -59,7 +59,7 @@ say "initdb and pgbench -i"
 "${as[@]}" initdb -D "$data" --data-checksums --no-locale -E UTF8 -A trust -U postgres >"$WORK/initdb.log" 2>&1 || { cat "$WORK/initdb.log" >&2; fail initdb; }
 start_server
 pgbench -i -q -s "$(pick 2 30)" >"$WORK/init.log" 2>&1 || { cat "$WORK/init.log" >&2; fail "pgbench -i"; }
-load "$(pick 2 60)"
+load "$(pick 1 60)"
 reap pgbench || fail "pgbench failed"
 count
 check "after pgbench" 0
@@ -68,7 +68,7 @@ methods=(fdatasync open_datasync fsync open_sync)
 for ((round = 0; round < $(pick 1 8); round++)); do
   for victim in server mount; do
     load 600
-    sleep "$(pick 1 5).$((RANDOM % 900 + 100))"
+    sleep "$(pick 0 5).$((RANDOM % 500 + 500))"
     alive "${PID[pgbench]}" || fail "pgbench ended before the kill"
     if [ $victim = mount ]; then
       kill_now mount
