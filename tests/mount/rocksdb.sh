@@ -41,7 +41,7 @@ done
 pass "every acknowledged batch is there"
 say "db_bench, which checks checksums as it reads"
 db_bench --db="$MNT/bench" --benchmarks=fillrandom,overwrite,compact,verifychecksum,verifyfilechecksums,readrandom,readseq \
-  --num="$(pick 20000 2000000)" --value_size=400 --threads=2 --verify_checksum=1 --compression_type=none --write_buffer_size=1048576 \
+  --num="$(pick 20000 500000)" --value_size=400 --threads=2 --verify_checksum=1 --compression_type=none --write_buffer_size=1048576 \
   --target_file_size_base=1048576 --file_checksum=1 --mmap_read="$(pick 0 1)" >"$WORK/db_bench.log" 2>&1 || fail db_bench
 grep -q '^readseq' "$WORK/db_bench.log" || fail "db_bench did not come to its end"
 pass db_bench
