@@ -33,7 +33,8 @@ class FileOperations {
  public:
   virtual ~FileOperations() = default;
 
-  // References.
+  // References. The name "." is asked of any inode, by its number alone: how a file handle is opened that the kernel
+  // has no inode for. One without links is then kNotFound.
   virtual Result<Attributes> lookup(InodeNumber parent, std::string_view name) = 0;
   virtual void forget(InodeNumber ino, std::uint64_t count) = 0;
 

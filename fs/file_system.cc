@@ -56,7 +56,18 @@ SetId FileSystem::set_id_of(const RequestContext& context, Inode& inode, bool cl
   return plain && !keeps_group_id(context, a) ? SetId::kClearAll : SetId::kClear;
 }
 
+Result<Attributes> FileSystem::lookup_by_number(InodeNumber ino) {
+  ASSIGN_OR_RETURN(const InodeRef inode, manager_.get(ino));
+  // Counted before its links are looked at: whoever removes the last name meanwhile leaves the purge to forget().
+  inodes_.add(ino);
+  const Attributes attributes = manager_.attributes(*inode);
+  if (attributes.nlink != 0) return attributes;
+  forget(ino, 1);
+  return Error(Errc::kNotFound, "lookup");
+}
+
 Result<Attributes> FileSystem::lookup(InodeNumber parent, std::string_view name) {
+  if (name == ".") return lookup_by_number(parent);
   ASSIGN_OR_RETURN(const InodeRef directory, manager_.get(parent));
   ASSIGN_OR_RETURN(const InodeRef inode, manager_.lookup(*directory, name));
   inodes_.add(inode->ino);

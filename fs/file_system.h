@@ -91,6 +91,7 @@ class FileSystem final : public FileOperations {
     std::atomic<bool> busy{false};  // the kernel serializes a stream's reads; a second reader gets kBusy
   };
 
+  Result<Attributes> lookup_by_number(InodeNumber ino);
   Result<InodeRef> regular(InodeNumber ino);
   Result<void> writable() const;
   // Whether S_ISGID may stay when the caller changes the permissions.

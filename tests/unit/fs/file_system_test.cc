@@ -35,6 +35,26 @@ BOOST_AUTO_TEST_CASE(a_file_that_is_unlinked_while_referenced_keeps_its_data_unt
   BOOST_TEST(all_is_free());
 }
 
+// How the kernel opens a file handle of an inode that it has forgotten.
+BOOST_AUTO_TEST_CASE(the_name_dot_finds_any_inode_by_its_number_until_its_last_name_is_gone) {
+  Fixture fixture;
+  Files files(fixture);
+  const InodeNumber ino = files.create("file");
+  files.fs.forget(ino, 1);
+  BOOST_TEST((files.fs.lookup(ino, ".")->ino == ino));
+  BOOST_TEST((files.fs.lookup(kRootInode, ".")->ino == kRootInode));
+  files.fs.forget(kRootInode, 1);
+  BOOST_REQUIRE(files.run(files.fs.unlink(files.context(), kRootInode, "file")).ok());
+  files.settle();
+  BOOST_TEST((files.fs.lookup(ino, ".").error().code == Errc::kNotFound));  // nobody can make it live longer,
+  BOOST_TEST(files.fs.getattr(ino).ok());                                   // but who holds it still has it
+  files.fs.forget(ino, 1);
+  files.settle();
+  BOOST_TEST(!files.fs.getattr(ino).ok());
+  BOOST_TEST((files.fs.lookup(ino, ".").error().code == Errc::kNotFound));
+  BOOST_TEST(files.fs.referenced_inodes() == 0u);
+}
+
 BOOST_AUTO_TEST_CASE(a_replaced_file_is_purged) {
   Fixture fixture;
   Files files(fixture);
