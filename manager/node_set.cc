@@ -218,6 +218,11 @@ void NodeSet::ask(Node& node, bool fully) {
     const auto description = describe(node, timeout_ms);
     if (!description.ok()) return;
     generation = description->generation;
+    // A mount that only changes names asks nothing else of a node by which it would hear of a newer mount.
+    if (const auto ours = node.client->fence(identity_, timeout_ms); !ours.ok() && ours.error().code == Errc::kFenced) {
+      hooks_.fenced();
+      return;
+    }
   } else {
     const TimePoint began = MonoClock::now();
     auto beat = node.client->heartbeat(timeout_ms);
@@ -237,6 +242,7 @@ void NodeSet::ask(Node& node, bool fully) {
 void NodeSet::beat(std::stop_token stop, Node& node) {
   const std::uint32_t rest_ms = std::min(heartbeat_ms_, kMinRestMs);
   for (unsigned beats = 1;; ++beats) {
+    const TimePoint began = MonoClock::now();
     {
       std::unique_lock lock(sleep_mutex_);
       sleep_.wait_for(lock, stop, std::chrono::milliseconds(rest_ms), [] { return false; });
@@ -245,7 +251,9 @@ void NodeSet::beat(std::stop_token stop, Node& node) {
       node.asked_for = false;
     }
     if (stop.stop_requested()) return;
-    ask(node, !node.answers() || beats % kBeatsPerDescription == 0);
+    // Whoever was frozen does not know for how long: a newer mount may have begun meanwhile.
+    const bool frozen = MonoClock::now() - began > std::chrono::milliseconds(heartbeat_ms_ + kFrozenMs);
+    ask(node, frozen || !node.answers() || beats % kBeatsPerDescription == 0);
     awaiting_return_.expire(MonoClock::now());
   }
 }

@@ -3,7 +3,8 @@
 
 Usage: check_man.py DIRECTORY-OF-PROGRAMS. Every option that a program's --help shows (of its subcommands too) is in its
 page, and every option that the page's list items document is in --help. fsck.rmemfs(8) has exactly the problem codes of
-recovery/problem.h, rmemfs(8) every -o option that tools/mount_options.cc reads.
+recovery/problem.h, rmemfs(8) every -o option that tools/mount_options.cc reads and the table of util/error.h, each name of
+which a test expects (tests/mount/errors.sh, which produces the numbers, or a unit test).
 """
 import re
 import subprocess
@@ -66,6 +67,26 @@ def check_tables(problems):
             problems.append(f"man/rmemfs.8 does not have -o {name}")
 
 
+def check_errors(problems):
+    codes = re.findall(r'X\((k\w+), (E\w+), "([^"]*)"\)', (ROOT / "util/error.h").read_text())
+    meanings = {}
+    for _, number, sentence in codes:
+        meanings.setdefault(number, []).append(sentence)
+    page = (ROOT / "man/rmemfs.8").read_text().split(".Sh ERROR NUMBERS")[1].split(".El")[0]
+    told = dict(re.findall(r"^\.It Er (E\w+)\n(.*)$", page, re.M))
+    for number in sorted(meanings.keys() | told.keys()):
+        must = "; ".join(meanings.get(number, ["(none)"])) + "."
+        is_told = told.get(number, "(none)")
+        if is_told[:1].lower() + is_told[1:] != must[:1].lower() + must[1:]:
+            problems.append(f"man/rmemfs.8 says of {number}: {is_told} util/error.h says: {must}")
+    # What only turns numbers into names and back proves nothing.
+    tests = [path for path in (ROOT / "tests/unit").rglob("*_test.cc") if path.name != "values_test.cc"]
+    text = "".join(path.read_text() for path in [*tests, ROOT / "tests/mount/errors.sh"])
+    problems += [f"no test expects {name} of util/error.h" for name, _, _ in codes if not re.search(rf"\b{name}\b", text)]
+    if len(codes) < 30:
+        problems.append(f"util/error.h has {len(codes)} codes for this check")
+
+
 def main():
     programs = Path(sys.argv[1])
     problems = []
@@ -78,6 +99,7 @@ def main():
         problems += [line.replace(str(ROOT) + "/", "") for line in lint.stdout.splitlines()]
     if not problems:
         check_tables(problems)
+        check_errors(problems)
     for name, page in PAGES.items():
         path = ROOT / "man" / page
         if not path.is_file():

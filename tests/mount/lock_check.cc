@@ -3,9 +3,8 @@
 //
 //   lock_check DIRECTORY
 //
-// Processes act in turn, told over pipes, so what is printed does not depend on who is faster: a process that is to
-// wait says "waits" once the kernel lists it as blocked (or when it has not answered for a while), and what wakes it
-// comes after.
+// Processes act in turn, told over pipes, so what is printed does not depend on who is faster: of a process that is to
+// wait "waits" is printed once it is seen inside the system call, and what wakes it comes after.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>

@@ -618,6 +618,20 @@ BOOST_AUTO_TEST_CASE(a_lease_that_a_crash_left_is_released_by_the_next_mount) {
   BOOST_CHECK_EQUAL(node.regions(), known);
 }
 
+BOOST_AUTO_TEST_CASE(an_older_mount_is_fenced_although_it_asks_nothing_of_the_nodes) {
+  Fixture fixture;
+  MountOptions options;
+  options.manager.heartbeat_ms = 20;
+  const auto m = fixture.mount(options);
+  const auto sb = load_superblock(fixture.dir.path());
+  FakeClient newer(fixture.nodes.begin()->second);
+  BOOST_REQUIRE(newer.fence({sb->uuid, sb->key, sb->epoch.next()}, 0).ok());
+  const TimePoint limit = deadline_after_ms(10000);
+  while (!m->manager->is_fenced() && MonoClock::now() < limit)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  BOOST_CHECK(m->manager->is_fenced());
+}
+
 BOOST_AUTO_TEST_CASE(an_older_mount_is_fenced_when_it_leases) {
   Fixture fixture;
   const auto m = fixture.mount();
