@@ -1,7 +1,7 @@
 #!/bin/bash
 # A file's bytes against an array: every way of changing and of reading them, mixed on several descriptors of two files;
 # through remounts; and with kill -9 of the daemon between.
-CHUNK=4M
+POOL=256M CHUNK=4M
 source "$(dirname "$0")/../mount/lib.sh"
 model=$HELPERS/byte_model state=$WORK/state
 # The short run does the same each time, so that what it finds is the change's; the long one does something new.

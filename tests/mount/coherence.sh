@@ -1,6 +1,7 @@
 #!/bin/bash
 # The kernel keeps names, attributes, listings, links' targets and pages of this mount for long: it is not asked again, and
 # nobody sees a stale value.
+POOL=256M
 source "$(dirname "$0")/lib.sh"
 [ "$(id -u)" = 0 ] || skip "only root can be several users"
 requests() { rmemctl stats --json "$MNT" | json "sum(d['requests.' + name] for name in '$*'.split())"; }

@@ -2,6 +2,7 @@
 # One file system is mounted once. A second mount of its directory is refused while the first lives, frozen or not, and takes
 # over when it is dead. Where the directory's lock does not reach (a copy of the directory: a second host with a stale view),
 # the nodes refuse the older mount: what it was to write while it was frozen reaches nobody's file, and it ends and says so.
+POOL=256M
 source "$(dirname "$0")/lib.sh"
 check=$HELPERS/pattern
 new_fs deadline=3000
@@ -44,7 +45,7 @@ twin() {   # takes over with a newer epoch, from a copy of the directory as it i
   rm -rf "$WORK/twin"
   cp -a "$DIR" "$WORK/twin"
   rm -f "$WORK/twin/admin.sock"
-  spawn twin rmemfs -f -o deadline=3000 "$WORK/twin" "$WORK/mnt2"
+  spawn twin rmemfs -f -o deadline=3000 "$WORK/twin" "$WORK/mnt2" 7<&- 8<&-   # which would keep the first one busy
   wait_for 15 mountpoint -q "$WORK/mnt2" || { tail -3 "$WORK/twin.log"; fail "the copy, with a newer epoch, does not mount"; }
 }
 end_twin() {

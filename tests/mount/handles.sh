@@ -1,6 +1,7 @@
 #!/bin/bash
 # File handles open the same objects after the kernel forgot them, after a remount and after kill -9; those of removed
 # objects are ESTALE, for good. Inode numbers stay, and none is given out twice.
+POOL=256M
 source "$(dirname "$0")/lib.sh"
 [ "$(id -u)" = 0 ] || skip "handles are for root"
 handles=$HELPERS/handle_check

@@ -1,5 +1,6 @@
 #!/bin/bash
 # Locks between processes answer, wait, wake and end as those of tmpfs do; and they end with the daemon, not after it.
+POOL=256M
 source "$(dirname "$0")/lib.sh"
 new_fs
 reference=/dev/shm/rmemfs-test.$$.reference   # cleaned up with the pools

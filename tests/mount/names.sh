@@ -1,5 +1,6 @@
 #!/bin/bash
 # Names, links, loops and renames, answered as tmpfs answers them; and a large directory that is read while it changes.
+POOL=256M
 source "$(dirname "$0")/lib.sh"
 new_fs
 reference=/dev/shm/rmemfs-test.$$.reference   # cleaned up with the pools
