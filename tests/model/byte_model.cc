@@ -50,7 +50,7 @@
 
 namespace {
 
-constexpr std::uint64_t kWindow = 512 << 10;  // bytes of each file
+constexpr std::uint64_t kWindow = 2560 << 10;  // bytes of each file: more than two of the longest requests
 constexpr std::uint64_t kPage = 4096;
 constexpr std::array<std::uint64_t, 2> kBase = {0, (std::uint64_t{1} << 41) + 3 * kPage};
 constexpr std::uint64_t kMagic = 0x6c65646f6d657462u + sizeof(kWindow);
@@ -413,7 +413,7 @@ class Runner {
 
   std::uint64_t length() {
     const std::uint64_t dice = below(100);
-    const std::uint64_t most = dice < 55 ? 3 * kPage : dice < 90 ? 32 << 10 : 160 << 10;
+    const std::uint64_t most = dice < 55 ? 3 * kPage : dice < 90 ? 32 << 10 : dice < 99 ? 160 << 10 : kWindow;
     const std::uint64_t n = 1 + below(most);
     return below(3) == 0 ? std::max(n / kPage * kPage, kPage) : n;
   }

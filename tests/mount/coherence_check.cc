@@ -113,7 +113,8 @@ std::set<std::string> list(const std::string& name) {
 // As `ls -l`: attributes come along with the names.
 void list_long(const std::string& name) {
   for (int i = 0; i < 2; ++i) {
-    for (const std::string& one : list(name)) look(name + "/" + one);
+    const std::string prefix = name + "/";
+    for (const std::string& one : list(name)) look(prefix + one);
   }
 }
 class Map {

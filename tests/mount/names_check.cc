@@ -24,6 +24,13 @@ namespace {
 std::string root;
 std::string at(const std::string& name) { return root + "/" + name; }
 
+std::string below(const std::string& directory, const std::string& name) {
+  std::string path = directory;
+  path += '/';
+  path += name;
+  return path;
+}
+
 const char* answer(long result) { return result < 0 ? ::strerrorname_np(errno) : "ok"; }
 void print(const std::string& what, long result) { std::printf("%s: %s\n", what.c_str(), answer(result)); }
 
@@ -51,7 +58,7 @@ std::vector<std::string> list(const std::string& name) {
 std::string tree(const std::string& name) {
   std::string out;
   for (const std::string& one : list(name)) {
-    const std::string path = name + "/" + one;
+    const std::string path = below(name, one);
     struct stat st {};
     if (::lstat(at(path).c_str(), &st) < 0) {
       out += " " + one + "!" + ::strerrorname_np(errno);
@@ -78,7 +85,7 @@ std::string tree(const std::string& name) {
 
 void empty(const std::string& name) {
   for (const std::string& one : list(name)) {
-    const std::string path = name + "/" + one;
+    const std::string path = below(name, one);
     struct stat st {};
     if (::lstat(at(path).c_str(), &st) == 0 && S_ISDIR(st.st_mode)) {
       empty(path);
