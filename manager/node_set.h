@@ -12,8 +12,9 @@
 //       hook does about it. (A lost generation shows as kRestartedEmpty a moment before the node is resumed.)
 //   S4  A node answers only once it was fenced: one that was silent at a degraded mount gets this mount's epoch before
 //       anything is asked of it, so an older mount cannot write there any more when we begin to.
-//       A node that answers is asked every few heartbeats, and after this process was frozen, whether this mount's epoch
-//       still counts there: so an older mount hears that it is one although it has nothing to do with the nodes' bytes.
+//       A node that answers is asked every few heartbeats, and after this process was frozen, whether this mount's
+//       epoch still counts there: so an older mount hears that it is one although it has nothing to do with the nodes'
+//       bytes.
 //   S5  No two nodes that answer have the same pool: two addresses may lead to one node, and its memory would count
 //       twice. At the mount that is an error; later (addresses move) the second one does not answer as long as it
 //       lasts.
