@@ -37,8 +37,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t offset, fus
   spawn(do_read(std::move(call), InodeNumber(ino), static_cast<std::uint64_t>(offset), size));
 }
 
-Task<void> do_write(Call call, InodeNumber ino, std::uint64_t offset, std::span<const std::byte> from, bool append) {
-  const auto result = co_await call.files().write(call.context, ino, offset, from, append);
+Task<void> do_write(Call call, InodeNumber ino, std::uint64_t offset, std::span<const std::byte> from) {
+  const auto result = co_await call.files().write(call.context, ino, offset, from, false);
   if (!result.ok()) {
     reply_error(call, result.error());
     co_return;
@@ -47,14 +47,14 @@ Task<void> do_write(Call call, InodeNumber ino, std::uint64_t offset, std::span<
   fuse_reply_write(call.request, from.size());
 }
 
+// O_APPEND is the kernel's: it finds the end under the inode's lock, and all changes of the size pass through it. Its
+// offset counts, because it sends the pieces of one long direct write at once, and lanes serve them in any order.
 void op_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t size, off_t offset,
-              fuse_file_info* file) noexcept {
-  // Pages of a mapping written back keep their place whatever the file was opened with.
-  const bool append = (file->flags & O_APPEND) != 0 && file->writepage == 0;
+              fuse_file_info*) noexcept {
   const std::span<const std::byte> from(reinterpret_cast<const std::byte*>(data), size);
   Call call(req, Counter::kWrite);
   call.context.clears_set_id = (call.raw<fuse_write_in>().write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
-  spawn(do_write(std::move(call), InodeNumber(ino), static_cast<std::uint64_t>(offset), from, append));
+  spawn(do_write(std::move(call), InodeNumber(ino), static_cast<std::uint64_t>(offset), from));
 }
 
 Task<void> do_fsync(Call call, InodeNumber ino) {

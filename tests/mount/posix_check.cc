@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <set>
@@ -207,6 +208,22 @@ void appends_of_several_processes_do_not_overwrite_each_other() {
   std::set<std::string> records;
   for (std::size_t i = 0; i < text.size(); i += 11) records.insert(text.substr(i, 11));
   EXPECT(records.size() == static_cast<std::size_t>(kProcesses) * kRecords);
+}
+
+// Longer than any request: the kernel sends its pieces at once.
+void a_long_direct_append_keeps_its_order() {
+  constexpr std::size_t kLength = (3 << 20) + 4096;
+  int fd = ::open(at("long-append").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_DIRECT | O_CLOEXEC, 0644);
+  EXPECT(fd >= 0);
+  static char from[kLength + 4096];
+  char* const record = from + (4096 - reinterpret_cast<std::uintptr_t>(from) % 4096) % 4096;
+  for (int round = 0; round < 10; ++round) {
+    for (std::size_t i = 0; i < kLength; i += 4096) std::memset(record + i, static_cast<int>(1 + i / 4096 % 251), 4096);
+    EXPECT(::ftruncate(fd, 4096) == 0 && ::write(fd, record, kLength) == kLength);
+    const std::string text = slurp("long-append");
+    EXPECT(text.size() == 4096 + kLength && std::memcmp(text.data() + 4096, record, kLength) == 0);
+  }
+  ::close(fd);
 }
 
 void what_truncate_cut_off_comes_back_as_zeros() {
@@ -461,6 +478,7 @@ constexpr Case kCases[] = {CASE(an_unlinked_open_file_lives_until_its_last_close
                            CASE(seek_data_and_hole_find_the_data),
                            CASE(a_shared_mapping_and_read_and_write_see_each_other),
                            CASE(appends_of_several_processes_do_not_overwrite_each_other),
+                           CASE(a_long_direct_append_keeps_its_order),
                            CASE(what_truncate_cut_off_comes_back_as_zeros),
                            CASE(a_write_beyond_the_end_leaves_zeros_between),
                            CASE(times_move_as_posix_says),
