@@ -18,7 +18,8 @@
 //       kernel writes pages back when it likes.
 //   B3  A call that was under way when the daemon died may have been done in part: of the bytes in its range each is
 //   old or
-//       new, and the size is anywhere between; but a byte beyond the old end is new.
+//       new, and the size is anywhere between; but a byte beyond the old end is new. (Or zero, of a call longer than a
+//       request: the kernel sends the parts of a direct write at once, and a later one may have been done alone.)
 //   B4  What a private mapping stores is seen there only.
 //   B5  SEEK_DATA and SEEK_HOLE: a hole reads as zeros. (What a mapping stored and the kernel has not written back may
 //   lie
@@ -52,6 +53,7 @@ namespace {
 
 constexpr std::uint64_t kWindow = 2560 << 10;  // bytes of each file: more than two of the longest requests
 constexpr std::uint64_t kPage = 4096;
+constexpr std::uint64_t kRequest = 1 << 20;  // the longest
 constexpr std::array<std::uint64_t, 2> kBase = {0, (std::uint64_t{1} << 41) + 3 * kPage};
 constexpr std::uint64_t kMagic = 0x6c65646f6d657462u + sizeof(kWindow);
 constexpr std::uint64_t kLogged = 1 << 16;  // operations that can be shown
@@ -617,7 +619,10 @@ void settle_under_way(const std::array<std::uint64_t, 2>& sizes) {
   }
   const bool changes = s.kind != Kind::kTruncate && s.kind != Kind::kAllocate && s.kind != Kind::kReserve;
   for (std::uint64_t at = s.offset; changes && at < std::min(end, f.size); ++at) add_value(f, at, value_of(s, at));
-  for (std::uint64_t at = f.size; at < found; ++at) set(f, at, changes ? value_of(s, at) : std::uint8_t{0});
+  for (std::uint64_t at = f.size; at < found; ++at) {
+    set(f, at, changes ? value_of(s, at) : std::uint8_t{0});
+    if (s.length > kRequest) add_value(f, at, 0);
+  }
   f.size = found;
   ++state->torn;
 }
