@@ -252,12 +252,11 @@ Task<Result<std::size_t>> NullFiles::read(RequestContext, InodeNumber ino, std::
 }
 
 Task<Result<void>> NullFiles::write(RequestContext, InodeNumber ino, std::uint64_t offset,
-                                    std::span<const std::byte> from, bool append) {
+                                    std::span<const std::byte> from) {
   {
     MutexLock lock(mutex_);
     Node* const node = find(ino);
     if (node == nullptr) co_return Error(Errc::kNotFound, "write");
-    if (append) offset = node->size;
     node->size = std::max(node->size, offset + from.size());
   }
   for (std::size_t done = 0; area_ != nullptr && done < from.size();) {

@@ -58,7 +58,7 @@ class NullFiles final : public FileOperations {
   Task<Result<std::size_t>> read(RequestContext context, InodeNumber ino, std::uint64_t offset,
                                  std::span<std::byte> to) override;
   Task<Result<void>> write(RequestContext context, InodeNumber ino, std::uint64_t offset,
-                           std::span<const std::byte> from, bool append) override;
+                           std::span<const std::byte> from) override;
   Task<Result<void>> fallocate(RequestContext context, InodeNumber ino, Fallocate mode, std::uint64_t offset,
                                std::uint64_t length) override;
   Task<Result<std::uint64_t>> copy_range(RequestContext context, InodeNumber from, std::uint64_t from_offset,

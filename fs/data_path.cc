@@ -108,24 +108,20 @@ Task<Result<std::size_t>> DataPath::read(RequestContext context, InodeRef inode,
 }
 
 Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::uint64_t offset,
-                                   std::span<const std::byte> from, bool append, SetId set_id) {
+                                   std::span<const std::byte> from, SetId set_id) {
   if (from.empty()) co_return success();
   const TimePoint limit = limit_from_now();
   RangeLock::Guard guard;
   for (;;) {
     const std::uint64_t size = manager_.size(*inode);
-    if (append) offset = size;
     if (offset >= kMaxFileBytes || from.size() > kMaxFileBytes - offset) co_return Error(Errc::kTooBig, "write");
-    const bool extends = append || offset + from.size() > size;
+    const bool extends = offset + from.size() > size;
     const std::uint64_t begin = round_down(extends ? std::min(offset, size) : offset);
     const std::uint64_t end = extends ? kEnd : round_up(offset + from.size());
     guard = co_await inode->range_lock.lock(begin, end, RangeLock::Mode::kExclusive, limit);
     if (!guard) co_return Error(Errc::kDeadline, "range lock");
     const std::uint64_t settled = manager_.size(*inode);
-    if (extends ? settled >= begin : offset + from.size() <= settled) {
-      if (append) offset = settled;
-      break;
-    }
+    if (extends ? settled >= begin : offset + from.size() <= settled) break;
     guard.release();
   }
 

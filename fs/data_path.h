@@ -45,10 +45,9 @@ class DataPath {
 
   // Fills `to` from `offset`; returns the bytes before the end of the file. Holes are zeros.
   Task<Result<std::size_t>> read(RequestContext context, InodeRef inode, std::uint64_t offset, std::span<std::byte> to);
-  // Writes all of `from` or fails; in very fragmented space, a beginning of it may be written then. `append`: at the
-  // end of the file, whatever `offset` is.
+  // Writes all of `from` or fails; in very fragmented space, a beginning of it may be written then.
   Task<Result<void>> write(RequestContext context, InodeRef inode, std::uint64_t offset,
-                           std::span<const std::byte> from, bool append, SetId set_id);
+                           std::span<const std::byte> from, SetId set_id);
   Task<Result<Attributes>> truncate(RequestContext context, InodeRef inode, std::uint64_t size, AttributeChange change);
   Task<Result<void>> allocate(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length,
                               AllocateMode mode);

@@ -66,7 +66,7 @@ class FileOperations {
   virtual Task<Result<std::size_t>> read(RequestContext context, InodeNumber ino, std::uint64_t offset,
                                          std::span<std::byte> to) = 0;
   virtual Task<Result<void>> write(RequestContext context, InodeNumber ino, std::uint64_t offset,
-                                   std::span<const std::byte> from, bool append) = 0;
+                                   std::span<const std::byte> from) = 0;
   enum class Fallocate { kExtend, kKeepSize, kPunchHole, kZeroRange, kZeroKeepSize };
   virtual Task<Result<void>> fallocate(RequestContext context, InodeNumber ino, Fallocate mode, std::uint64_t offset,
                                        std::uint64_t length) = 0;

@@ -22,11 +22,10 @@ Task<Result<std::size_t>> FileSystem::read(RequestContext context, InodeNumber i
 }
 
 Task<Result<void>> FileSystem::write(RequestContext context, InodeNumber ino, std::uint64_t offset,
-                                     std::span<const std::byte> from, bool append) {
+                                     std::span<const std::byte> from) {
   CO_RETURN_IF_ERROR(writable());
   CO_ASSIGN_OR_RETURN(InodeRef inode, regular(ino));
-  co_return co_await data_.write(context, inode, offset, from, append,
-                                 set_id_of(context, *inode, context.clears_set_id));
+  co_return co_await data_.write(context, inode, offset, from, set_id_of(context, *inode, context.clears_set_id));
 }
 
 Task<Result<void>> FileSystem::fallocate(RequestContext context, InodeNumber ino, Fallocate mode, std::uint64_t offset,
@@ -58,7 +57,7 @@ Task<Result<std::uint64_t>> FileSystem::copy_range(RequestContext context, Inode
     // What has been copied counts; the next call meets the error again.
     if (!got.ok() && done == 0) co_return got.error();
     if (!got.ok() || *got == 0) break;
-    const auto written = co_await data_.write(context, target, to_offset + done, part.first(*got), false, set_id);
+    const auto written = co_await data_.write(context, target, to_offset + done, part.first(*got), set_id);
     if (!written.ok() && done == 0) co_return written.error();
     if (!written.ok()) break;
     done += *got;

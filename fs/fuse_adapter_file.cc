@@ -38,7 +38,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t offset, fus
 }
 
 Task<void> do_write(Call call, InodeNumber ino, std::uint64_t offset, std::span<const std::byte> from) {
-  const auto result = co_await call.files().write(call.context, ino, offset, from, false);
+  const auto result = co_await call.files().write(call.context, ino, offset, from);
   if (!result.ok()) {
     reply_error(call, result.error());
     co_return;

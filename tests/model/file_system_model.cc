@@ -335,9 +335,10 @@ void Walk::data(const NodePtr& node, InodeNumber ino) {
     const auto first = static_cast<char>(1 + below(255));
     for (std::uint64_t i = 0; i < length; ++i) bytes[i] = static_cast<char>(first + i % 251);
     const bool append = die == 0 && node->data.size() + length < kMaxSize;
-    Reference::write(*node, append ? node->data.size() : at, bytes);
+    const std::uint64_t there = append ? node->data.size() : at;
+    Reference::write(*node, there, bytes);
     if (mounted_ != nullptr) {
-      done = mounted_->run(files().write(mounted_->context(), ino, at, as_bytes(std::string_view(bytes)), append));
+      done = mounted_->run(files().write(mounted_->context(), ino, there, as_bytes(std::string_view(bytes))));
     }
   } else if (die < 7) {
     const std::uint64_t size = below(2) == 0 ? at : below(node->data.size() + 1);

@@ -61,8 +61,7 @@ BOOST_AUTO_TEST_CASE(requests_for_the_same_bytes_do_not_wait_one_deadline_after_
   const std::string bytes(4096, 'b');
   const auto write = [](Files& f, ConnectionSet& on, InodeNumber file, const std::string& from,
                         int& done) -> Task<void> {
-    const auto result =
-        co_await f.fs.write(RequestContext{&on, 0, 0, 0}, file, 0, as_bytes(std::string_view(from)), false);
+    const auto result = co_await f.fs.write(RequestContext{&on, 0, 0, 0}, file, 0, as_bytes(std::string_view(from)));
     BOOST_TEST((!result.ok() && result.error().code == Errc::kDeadline));
     ++done;
   };

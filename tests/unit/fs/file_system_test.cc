@@ -119,15 +119,6 @@ BOOST_AUTO_TEST_CASE(what_loses_its_name_is_freed_even_when_the_change_cannot_be
   BOOST_CHECK_EQUAL(used(), 0u);
 }
 
-BOOST_AUTO_TEST_CASE(appending_writes_go_to_the_end_whatever_their_offset) {
-  Fixture fixture;
-  Files files(fixture);
-  const InodeNumber ino = files.create("log");
-  BOOST_REQUIRE(files.write(ino, 500, "one", true).ok());
-  BOOST_REQUIRE(files.write(ino, 0, "two", true).ok());
-  BOOST_TEST(*files.read(ino, 0, 100) == "onetwo");
-}
-
 BOOST_AUTO_TEST_CASE(holes_and_what_lies_behind_an_old_end_read_as_zeros) {
   Fixture fixture;
   Files files(fixture);
@@ -235,7 +226,7 @@ BOOST_AUTO_TEST_CASE(set_id_bits_go_when_others_write_and_when_anybody_changes_t
   other.uid = other.gid = 1000;
   const std::string byte = "x";
   const auto write = [&](const RequestContext& context) {
-    return files.run(files.fs.write(context, ino, 0, std::as_bytes(std::span(byte)), false));
+    return files.run(files.fs.write(context, ino, 0, std::as_bytes(std::span(byte))));
   };
   change({.mode = 06755});
   BOOST_REQUIRE(write(files.context()).ok());

@@ -74,8 +74,8 @@ class Files {
     BOOST_REQUIRE_MESSAGE(made.ok(), (made.ok() ? std::string() : made.error().message()));
     return made->ino;
   }
-  Result<void> write(InodeNumber ino, std::uint64_t offset, const std::string& text, bool append = false) {
-    return run(fs.write(context(), ino, offset, as_bytes(std::string_view(text)), append));
+  Result<void> write(InodeNumber ino, std::uint64_t offset, const std::string& text) {
+    return run(fs.write(context(), ino, offset, as_bytes(std::string_view(text))));
   }
   Result<std::string> read(InodeNumber ino, std::uint64_t offset, std::size_t length) {
     std::string text(length, '?');
