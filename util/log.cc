@@ -1,16 +1,15 @@
 #include "util/log.h"
 
-#include <fcntl.h>
-#include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/sinks/syslog_sink.h>
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
+#include <cstdlib>
 #include <memory>
 
-#include "util/unique_fd.h"
+#include "util/log_sinks.h"
 
 namespace rmemfs {
 
@@ -24,15 +23,14 @@ Result<void> log_setup(const std::string& program, LogTarget target, bool debug,
       logger = std::make_shared<spdlog::logger>(
           program, std::make_shared<spdlog::sinks::syslog_sink_mt>(program, 0, LOG_DAEMON, true));
       break;
+    case LogTarget::kJournal: {
+      ASSIGN_OR_RETURN(auto sink, JournalSink::open(program));
+      logger = std::make_shared<spdlog::logger>(program, std::move(sink));
+      break;
+    }
     case LogTarget::kFile: {
-      // Opened first, because spdlog would make the missing directories of its path, and says less of what went wrong.
-      const UniqueFd writable(::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644));
-      if (!writable.valid()) return Error(errc_from_errno(errno), "log", path + ": " + std::strerror(errno));
-      try {
-        logger = std::make_shared<spdlog::logger>(program, std::make_shared<spdlog::sinks::basic_file_sink_mt>(path));
-      } catch (const spdlog::spdlog_ex& failure) {
-        return Error(Errc::kLocalIo, "log", failure.what());
-      }
+      ASSIGN_OR_RETURN(auto sink, FileSink::open(path));
+      logger = std::make_shared<spdlog::logger>(program, std::move(sink));
       break;
     }
   }
@@ -41,6 +39,24 @@ Result<void> log_setup(const std::string& program, LogTarget target, bool debug,
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %n[%P] %l: %v");
   spdlog::set_default_logger(std::move(logger));
   return success();
+}
+
+bool log_reopen() {
+  bool in_file = false;
+  for (const spdlog::sink_ptr& sink : spdlog::default_logger()->sinks()) {
+    auto* const file = dynamic_cast<FileSink*>(sink.get());
+    if (file == nullptr) continue;
+    in_file = true;
+    if (const auto reopened = file->reopen(); !reopened.ok()) log::error("{}", reopened.error().message());
+  }
+  return in_file;
+}
+
+bool stderr_is_journal() {
+  const char* const stream = std::getenv("JOURNAL_STREAM");  // device:inode
+  struct stat st;
+  return stream != nullptr && ::fstat(STDERR_FILENO, &st) == 0 &&
+         std::to_string(st.st_dev) + ":" + std::to_string(st.st_ino) == stream;
 }
 
 namespace log {

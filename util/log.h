@@ -10,12 +10,19 @@
 
 namespace rmemfs {
 
-enum class LogTarget { kStderr, kSyslog, kFile };
+// kJournal: systemd's journal by its own protocol, so that a line keeps its priority.
+enum class LogTarget { kStderr, kSyslog, kJournal, kFile };
 
 // `program` names the process in every line; `path` is for kFile: appended to, made where it is missing (its directory
-// is not). Fails, as open(2) does, for a file only; the log is then the one before.
+// is not). Fails, as open(2) does, for a file, and for a journal that is not there; the log is then the one before.
 Result<void> log_setup(const std::string& program, LogTarget target, bool debug, const std::string& path = {});
 
+// Opens kFile's path again, for whoever renamed the file (logrotate(8)); what was open stays when that fails. False:
+// the log is not in a file.
+bool log_reopen();
+
+// Whether standard error is a stream to systemd's journal (systemd.exec(5), JOURNAL_STREAM).
+bool stderr_is_journal();
 // log::info("node {} answers again", url)
 namespace log {
 
