@@ -12,8 +12,12 @@
 
 #include <bit>
 #include <cerrno>
+#include <climits>
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 
 #include "manager/meta_format.h"
 #include "util/bytes.h"
@@ -127,12 +131,12 @@ Result<void> sync_directory(const std::string& directory) {
   return success();
 }
 
+// The first line of a lock file, which may name a path.
 std::string read_text(int fd) {
-  char buffer[512];
+  char buffer[PATH_MAX + 128];
   const ssize_t n = ::pread(fd, buffer, sizeof buffer, 0);
   std::string text(buffer, n > 0 ? static_cast<std::size_t>(n) : 0);
-  while (!text.empty() && (text.back() == '\n' || text.back() == '\0')) text.pop_back();
-  return text;
+  return text.substr(0, text.find('\n'));
 }
 
 }  // namespace
@@ -280,12 +284,42 @@ Result<UniqueFd> lock_directory(const std::string& directory, LockMode mode, con
     const std::string holder = readers ? "being read by another program" : read_text(fd.get());
     return Error(Errc::kLocked, "lock", directory + (holder.empty() ? "" : " (" + holder + ")"));
   }
-  if (exclusive) {
-    const std::string text = purpose + ", pid " + std::to_string(::getpid()) + "\n";
-    if (::ftruncate(fd.get(), 0) != 0 || ::lseek(fd.get(), 0, SEEK_SET) != 0) return local_error("lock", path, errno);
-    RETURN_IF_ERROR(write_all(fd.get(), text, path));
-  }
+  if (exclusive) RETURN_IF_ERROR(say_lock_purpose(fd, purpose));
   return fd;
+}
+
+Result<void> say_lock_purpose(const UniqueFd& lock, const std::string& purpose) {
+  const std::string text = purpose + ", pid " + std::to_string(::getpid()) + "\n";
+  // In this order, and by one write: whoever reads meanwhile finds a first line that is whole.
+  if (::pwrite(lock.get(), text.data(), text.size(), 0) != static_cast<ssize_t>(text.size()) ||
+      ::ftruncate(lock.get(), static_cast<off_t>(text.size())) != 0) {
+    return local_error("lock", purpose, errno);
+  }
+  return success();
+}
+
+std::optional<LockHolder> lock_holder(const std::string& directory) {
+  const UniqueFd fd(::open((directory + "/lock").c_str(), O_RDONLY | O_CLOEXEC));
+  struct stat st;
+  if (!fd.valid() || ::fstat(fd.get(), &st) != 0) return std::nullopt;
+  LockHolder holder;
+  holder.purpose = read_text(fd.get());
+  const std::size_t mark = holder.purpose.rfind("pid ");
+  if (mark == std::string::npos) return std::nullopt;
+  holder.pid = std::atoi(holder.purpose.c_str() + mark + 4);
+  // "1: FLOCK ADVISORY WRITE 17 08:01:4711 0 EOF": the text stays when its writer ends. Some file systems have other
+  // numbers of devices here than for stat(2), so that the pid and the inode have to do.
+  std::ifstream locks("/proc/locks");
+  for (std::string line; std::getline(locks, line);) {
+    std::istringstream words(line);
+    std::string number, kind, advisory, mode, place;
+    int pid = 0;
+    if (!(words >> number >> kind >> advisory >> mode >> pid >> place)) continue;
+    if (kind == "FLOCK" && mode == "WRITE" && pid == holder.pid && place.ends_with(":" + std::to_string(st.st_ino))) {
+      return holder;
+    }
+  }
+  return std::nullopt;
 }
 
 std::string journal_path_of(const std::string& directory, const Superblock& superblock) {

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -68,6 +69,16 @@ std::string encode_superblock(const Superblock& superblock);
 enum class LockMode : std::uint8_t { kShared, kExclusive };
 // kLocked with the holder's pid and what it does ("mounted on /mnt by rmemfs, pid 7") when somebody else has it.
 Result<UniqueFd> lock_directory(const std::string& directory, LockMode mode, const std::string& purpose);
+// The holder of the exclusive lock says something else of itself.
+Result<void> say_lock_purpose(const UniqueFd& lock, const std::string& purpose);
+
+struct LockHolder {
+  int pid = 0;
+  std::string purpose;  // what it says of itself, with its pid
+};
+// The process that has the directory locked exclusively. Nothing: none, or one that this process cannot see. Without
+// touching the lock: who tries to take it meanwhile is not disturbed.
+std::optional<LockHolder> lock_holder(const std::string& directory);
 
 std::string journal_path_of(const std::string& directory, const Superblock& superblock);
 // The node's address with a relative shm path made absolute.
