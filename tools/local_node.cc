@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "control/node_client.h"
+#include "control/unix_socket.h"
 #include "util/clock.h"
 #include "util/log.h"
 #include "util/unique_fd.h"
@@ -35,6 +36,9 @@ std::string note_of(const LocalNode& node) { return node.directory + "/node.pool
 std::string pid_file_of(const LocalNode& node) { return node.directory + "/node.pid"; }
 
 Result<NodeDescription> describe(const LocalNode& node, std::uint32_t timeout_ms = kDescribeMs) {
+  // Where nobody listens gRPC would try for the whole time.
+  ASSIGN_OR_RETURN(const SocketPath path, SocketPath::open(socket_of(node)));
+  RETURN_IF_ERROR(connect_unix(path));
   ASSIGN_OR_RETURN(auto client, NodeClient::make("shm:" + socket_of(node)));
   return client->describe(timeout_ms);
 }
