@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/mount.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -52,6 +53,7 @@ Result<void> serve(const std::string& directory, const FuseMountOptions& options
   RETURN_IF_ERROR(mount.mount(files));
 
   AdminHandlers handlers;
+  handlers.remount = [](unsigned long) -> Result<void> { return Error(Errc::kNotSupported, "remount"); };
   handlers.status = [&] {
     AdminStatus status;
     status.directory = directory;
@@ -104,7 +106,8 @@ int main_of(int argc, char** argv) {
   if (argc - optind != 2) return usage();
   options.source = argv[optind];
   options.mountpoint = argv[optind + 1];
-  if (::geteuid() == 0) options.kernel_options.emplace_back("allow_other");
+  options.flags = MS_NOSUID | MS_NODEV;
+  options.allow_other = ::geteuid() == 0;
   auto result = log_setup("nullfs", LogTarget::kStderr, false, "");
   if (result.ok()) result = serve(argv[optind], options, copy_bytes);
   if (result.ok()) return 0;

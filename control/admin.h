@@ -37,6 +37,8 @@ struct AdminHandlers {
   std::function<AdminCounters()> counters;
   std::function<std::vector<AdminNode>()> nodes;
   std::function<std::vector<std::string>()> lost_files;  // may read metadata; bounded by the caller's deadline
+  // The mount's flags are about to be these (mount(2)), or have just become so. An error: they must not.
+  std::function<Result<void>(unsigned long mount_flags)> remount;
 };
 
 class AdminServer {
@@ -55,6 +57,7 @@ class AdminClient {
   virtual Result<AdminCounters> counters(std::uint32_t timeout_ms) = 0;
   virtual Result<std::vector<AdminNode>> nodes(std::uint32_t timeout_ms) = 0;
   virtual Result<std::vector<std::string>> lost_files(std::uint32_t timeout_ms) = 0;
+  virtual Result<void> remount(unsigned long mount_flags, std::uint32_t timeout_ms) = 0;
 };
 
 }  // namespace rmemfs

@@ -80,6 +80,18 @@ class Client final : public AdminClient {
     return files;
   }
 
+  Result<void> remount(unsigned long mount_flags, std::uint32_t timeout_ms) override {
+    admin::RemountRequest request;
+    request.set_protocol_version(kAdminProtocolVersion);
+    request.set_mount_flags(mount_flags);
+    admin::RemountReply reply;
+    grpc::ClientContext context;
+    set_deadline(context, deadline_after_ms(timeout_ms));
+    const grpc::Status status = stub_->Remount(&context, request, &reply);
+    if (!status.ok()) return from_status(status, "remount", directory_);
+    return success();
+  }
+
  private:
   using Stub = admin::Admin::Stub;
 

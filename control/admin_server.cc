@@ -22,7 +22,8 @@ namespace {
 constexpr std::size_t kPathsPerMessage = 1000;
 constexpr int kBacklog = 64;
 
-Result<void> check_version(const admin::Request& request) {
+template <typename Request>
+Result<void> check_version(const Request& request) {
   if (request.protocol_version() == kAdminProtocolVersion) return success();
   return Error(Errc::kVersion, "admin",
                "asked in version " + std::to_string(request.protocol_version()) + ", this mount speaks " +
@@ -97,6 +98,12 @@ class Adapter final : public admin::Admin::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status Remount(grpc::ServerContext*, const admin::RemountRequest* request, admin::RemountReply*) override {
+    if (const Result<void> version = check_version(*request); !version.ok()) return to_status(version.error());
+    const Result<void> done = handlers_.remount(request->mount_flags());
+    return done.ok() ? grpc::Status::OK : to_status(done.error());
+  }
+
  private:
   const AdminHandlers handlers_;
 };
@@ -146,7 +153,7 @@ class Server final : public AdminServer {
 }  // namespace
 
 Result<std::unique_ptr<AdminServer>> AdminServer::start(const std::string& directory, AdminHandlers handlers) {
-  CHECK(handlers.status && handlers.counters && handlers.nodes && handlers.lost_files);
+  CHECK(handlers.status && handlers.counters && handlers.nodes && handlers.lost_files && handlers.remount);
   ASSIGN_OR_RETURN(ListeningUnixSocket socket, ListeningUnixSocket::bind(directory + "/admin.sock", 0600, kBacklog));
   UniqueFd stop(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!stop.valid()) return Error(errc_from_errno(errno), "admin socket", directory);

@@ -15,11 +15,12 @@ FileSystem::FileSystem(Manager& manager, const FileSystemOptions& options,
                        std::function<ConnectionSet*(std::uint32_t lane)> lanes)
     : manager_(manager),
       options_(options),
+      read_only_(options.read_only),
       data_(manager, options.deadline_ms, std::move(lanes)),
       streams_(options.max_directory_streams) {}
 
 Result<void> FileSystem::writable() const {
-  if (options_.read_only) return Error(Errc::kReadOnly, "write");
+  if (read_only()) return Error(Errc::kReadOnly, "write");
   return {};
 }
 

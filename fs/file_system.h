@@ -79,6 +79,10 @@ class FileSystem final : public FileOperations {
   Result<void> read_directory(std::uint64_t handle, std::uint64_t offset, bool plus, std::size_t limit,
                               const Sink& sink) override;
 
+  // Whether changes are refused from now on (kReadOnly); those that are under way go on.
+  void set_read_only(bool read_only) { read_only_.store(read_only, std::memory_order_relaxed); }
+  bool read_only() const { return read_only_.load(std::memory_order_relaxed); }
+
   // Unmounting: forgets every reference and purges what no name holds any more.
   Task<void> purge_pending();
   std::size_t purging() const override { return purging_.load(); }
@@ -107,6 +111,7 @@ class FileSystem final : public FileOperations {
 
   Manager& manager_;
   const FileSystemOptions options_;
+  std::atomic<bool> read_only_;
   DataPath data_;
   InodeTable inodes_;
   HandleTable<DirectoryStream> streams_;

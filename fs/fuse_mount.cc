@@ -3,14 +3,20 @@
 #include <fcntl.h>
 #include <fuse3/fuse_lowlevel.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include "util/log.h"
 
@@ -39,6 +45,28 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
+constexpr const char* kFuseType = "fuse.rmemfs";
+
+// What libfuse and fusermount3 know of mount(2)'s flags.
+constexpr std::pair<unsigned long, const char*> kUserOptions[] = {{MS_RDONLY, "ro"},
+                                                                  {MS_NOEXEC, "noexec"},
+                                                                  {MS_SYNCHRONOUS, "sync"},
+                                                                  {MS_DIRSYNC, "dirsync"},
+                                                                  {MS_NOATIME, "noatime"}};
+
+const char* no_context() {
+  if (::access("/sys/fs/selinux", F_OK) != 0) return "it has no SELinux, or it is disabled";
+  return "this is not a context of its SELinux policy, or not one for a mount";
+}
+
+// As ResumeOn, from a thread that is no executor's.
+struct PostTo {
+  Executor& executor;
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> handle) const { executor.post(handle); }
+  void await_resume() const noexcept {}
+};
+
 long unused_read(int fd, void* buffer, std::size_t size, void*) { return ::read(fd, buffer, size); }
 
 }  // namespace
@@ -48,10 +76,8 @@ FuseMount::FuseMount(const FuseMountOptions& options, ConnectionFactory factory)
 
 FuseMount::~FuseMount() {
   lanes_.clear();
-  if (session_ != nullptr) {
-    if (mounted_) unmount();
-    fuse_session_destroy(session_);
-  }
+  unmount();
+  if (session_ != nullptr) fuse_session_destroy(session_);
 }
 
 Result<UniqueFd> FuseMount::clone_device() const {
@@ -64,21 +90,69 @@ Result<UniqueFd> FuseMount::clone_device() const {
   return device;
 }
 
+Result<UniqueFd> FuseMount::attach() const {
+  struct stat root;
+  if (::stat(options_.mountpoint.c_str(), &root) != 0) {
+    return Error(errc_from_errno(errno), "mount point", options_.mountpoint);
+  }
+  UniqueFd device(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
+  if (!device.valid()) return Error(errc_from_errno(errno), "open", "/dev/fuse");
+  char rootmode[16];
+  std::snprintf(rootmode, sizeof rootmode, "%o", root.st_mode & S_IFMT);
+  std::string data = "fd=" + std::to_string(device.get()) + ",rootmode=" + rootmode +
+                     ",user_id=" + std::to_string(::getuid()) + ",group_id=" + std::to_string(::getgid()) +
+                     ",default_permissions";
+  if (options_.allow_other) data += ",allow_other";
+  for (const std::string& context : options_.contexts) data += "," + context;
+  if (::mount(options_.source.c_str(), options_.mountpoint.c_str(), kFuseType, options_.flags, data.c_str()) == 0) {
+    return device;
+  }
+  const int error = errno;
+  if (error == EINVAL && !options_.contexts.empty()) {
+    return Error(Errc::kInvalid, "", "the kernel refuses " + options_.contexts.front() + ": " + no_context());
+  }
+  return Error(errc_from_errno(error), "mount", options_.mountpoint + ": " + std::strerror(error));
+}
+
+Result<std::string> FuseMount::options_for_user() const {
+  std::string text = "default_permissions,subtype=rmemfs,fsname=" + escaped(options_.source);
+  unsigned long left = options_.flags & ~(MS_NOSUID | MS_NODEV | MS_RELATIME);  // which are so in any case
+  for (const auto& [flag, word] : kUserOptions) {
+    if ((left & flag) != 0) text += std::string(",") + word;
+    left &= ~flag;
+  }
+  if (options_.allow_other) text += ",allow_other";
+  if (left != 0 || !options_.contexts.empty()) {
+    return Error(Errc::kNotPermitted, "mount",
+                 "strictatime, nodiratime, lazytime and SELinux contexts are for root: fusermount3 does not take them");
+  }
+  return text;
+}
+
 Result<void> FuseMount::mount(FileOperations& files) {
   files_ = &files;
   adapter_ = std::make_unique<FuseAdapter>(files, options_.adapter);
-  std::string joined = "default_permissions,subtype=rmemfs,fsname=" + escaped(options_.source);
-  for (const std::string& option : options_.kernel_options) joined += "," + option;
-  std::string program = "rmemfs", flag = "-o";
-  char* argv[] = {program.data(), flag.data(), joined.data(), nullptr};
-  fuse_args args = FUSE_ARGS_INIT(3, argv);
+  std::string program = "rmemfs", flag = "-o", options, place = options_.mountpoint;
+  auto connection = attach();
+  if (connection.ok()) {
+    mounted_ = true;
+    place = "/dev/fd/" + std::to_string(connection->get());  // libfuse serves what is attached already
+  } else if (connection.error().code == Errc::kNotPermitted || connection.error().code == Errc::kAccess) {
+    ASSIGN_OR_RETURN(options, options_for_user());
+    by_user_ = true;
+  } else {
+    return connection.error();
+  }
+  char* argv[] = {program.data(), flag.data(), options.data(), nullptr};
+  fuse_args args = FUSE_ARGS_INIT(by_user_ ? 3 : 1, argv);
   const fuse_lowlevel_ops& operations = FuseAdapter::operations();
   session_ = fuse_session_new(&args, &operations, sizeof operations, adapter_.get());
   fuse_opt_free_args(&args);
-  if (session_ == nullptr) return Error(Errc::kInvalid, "mount options", joined);
-  if (fuse_session_mount(session_, options_.mountpoint.c_str()) != 0) {
+  if (session_ == nullptr) return Error(Errc::kInvalid, "mount options", options);
+  if (fuse_session_mount(session_, place.c_str()) != 0) {
     return Error(Errc::kNotPermitted, "mount", options_.mountpoint);
   }
+  if (connection.ok()) connection->release();  // the session's
   mounted_ = true;
 
   static const fuse_custom_io io = {
@@ -133,7 +207,30 @@ void FuseMount::serve() {
 
 void FuseMount::unmount() {
   if (!std::exchange(mounted_, false)) return;
-  fuse_session_unmount(session_);
+  if (by_user_) {
+    fuse_session_unmount(session_);
+    return;
+  }
+  // Somebody else may have unmounted it, and mounted another one there.
+  pollfd connection{session_ != nullptr ? fuse_session_fd(session_) : -1, 0, 0};
+  if (::poll(&connection, 1, 0) == 1 && (connection.revents & POLLERR) != 0) return;
+  if (::umount2(options_.mountpoint.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0) {
+    log::warn("{} could not be unmounted: {}", options_.mountpoint, std::strerror(errno));
+  }
+}
+
+bool FuseMount::lanes_run(std::uint32_t within_ms) {
+  const auto waited_for = std::make_shared<std::atomic<std::size_t>>(lanes_.size());
+  for (const auto& lane : lanes_) {
+    [](FuseLane& there, std::shared_ptr<std::atomic<std::size_t>> left) -> Detached {
+      co_await PostTo{there};
+      left->fetch_sub(1);
+    }(*lane, waited_for);
+  }
+  const TimePoint deadline = deadline_after_ms(within_ms);
+  while (waited_for->load() > 0 && MonoClock::now() < deadline)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  return waited_for->load() == 0;
 }
 
 void FuseMount::prepare_lanes(const Chunk& chunk) {

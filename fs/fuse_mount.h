@@ -19,8 +19,10 @@ namespace rmemfs {
 struct FuseMountOptions {
   std::string source;  // shown by findmnt
   std::string mountpoint;
-  std::vector<std::string> kernel_options;  // such as "nosuid"; already known to libfuse
-  unsigned lanes = 0;                       // 0: one per core that the process may use
+  unsigned long flags = 0;  // mount(2)'s, such as MS_NOSUID
+  bool allow_other = false;
+  std::vector<std::string> contexts;  // SELinux's, such as context="..."; mount(2)'s as they are
+  unsigned lanes = 0;                 // 0: one per core that the process may use
   PollMode poll = PollMode::kAdaptive;
   unsigned spin_us = 0;
   std::shared_ptr<LocalMemory> local_memory = std::make_shared<LocalMemory>();  // learns of the request buffers
@@ -41,6 +43,8 @@ class FuseMount {
   void serve();  // starts the lanes
   // Detaches the mount point, also when files are open; what is open goes on until it is closed.
   void unmount();
+  // Whether every lane takes up what it is given, within the time. Blocks. From serve() to drain().
+  bool lanes_run(std::uint32_t within_ms);
   // Waits until every request is answered and every purge is done, at most until `deadline`, and ends the lanes. New
   // requests are not read any more. False if something was still under way.
   bool drain(TimePoint deadline);
@@ -52,6 +56,10 @@ class FuseMount {
   std::uint64_t counter(Counter counter) const;
 
  private:
+  // Attaches by mount(2); the descriptor of the connection. kNotPermitted: only fusermount3 may.
+  Result<UniqueFd> attach() const;
+  // What libfuse, which lets an ordinary user's fusermount3 attach, is to be told.
+  Result<std::string> options_for_user() const;
   Result<UniqueFd> clone_device() const;
   // A lane uses a chunk for the first time: the others connect to its node and find the region as well, as long as it
   // answers. A frozen node then stops no lane's I/O over shm and RDMA.
@@ -64,6 +72,7 @@ class FuseMount {
   std::unique_ptr<FuseAdapter> adapter_;
   fuse_session* session_ = nullptr;
   bool mounted_ = false;
+  bool by_user_ = false;  // fusermount3 attached it
   std::vector<std::unique_ptr<FuseLane>> lanes_;
 };
 

@@ -4,15 +4,17 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/mount.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <thread>
+#include <utility>
 
 #include "control/admin.h"
 #include "fs/file_system.h"
@@ -21,6 +23,7 @@
 #include "recovery/recover.h"
 #include "tools/format_file_system.h"
 #include "tools/lost_files.h"
+#include "tools/mounts.h"
 #include "tools/node_check.h"
 #include "transport/local_memory.h"
 #include "transport/region_places.h"
@@ -32,7 +35,11 @@ namespace {
 
 constexpr std::uint32_t kBusyUnmountMs = 5000;  // how long SIGTERM waits for open files after detaching the mount
 constexpr std::uint32_t kNodeCheckMs = 3000;    // how long a node may take to answer before it is called unreachable
+constexpr std::uint32_t kMomentMs = 200;        // within which a lock is taken, or given back, and said so
+constexpr std::uint32_t kNoticeMs = 2000;       // within which a daemon whose mount is gone has begun to end
+constexpr std::uint32_t kLockMarginMs = 5000;   // beside the deadline, for such a daemon's end
 constexpr std::size_t kLostFilesLimit = 10000;
+constexpr std::string_view kUnmounting = "unmounting ";
 
 // Wakes the main thread from lanes and helper threads.
 class Events {
@@ -48,7 +55,7 @@ class Events {
     std::uint64_t value;
     [[maybe_unused]] auto got = ::read(fd_.get(), &value, sizeof value);
   }
-  std::atomic<bool> ended{false}, fenced{false};
+  std::atomic<bool> serving{false}, ended{false}, fenced{false};
 
  private:
   UniqueFd fd_;
@@ -134,6 +141,10 @@ class MountDaemon {
 
  private:
   std::string lock_purpose() const { return "mounted on " + job_.mountpoint + " by rmemfs"; }
+  Result<void> lock();
+  Result<void> remount(unsigned long flags);
+  void begin_end();
+  void watch_lanes();
   Result<void> make_local();
   void unmake_local();
   Result<void> open();
@@ -151,6 +162,8 @@ class MountDaemon {
   std::string in_memory_;                  // of the metadata; constant once open() is through
   std::optional<LocalNode> local_, made_;  // made_: by this run, with its file system
   std::atomic<bool> announced_{false};     // it serves, or has served
+  bool ending_ = false;                    // who asks has been told that it ends
+  TimePoint next_watch_ = kNoDeadline;     // when the service manager's watchdog is to be told next
   UniqueFd lock_;
   // In the order of their making; destroyed the other way round.
   std::optional<RecoveredStore> store_;
@@ -161,6 +174,37 @@ class MountDaemon {
   std::unique_ptr<AdminServer> admin_;
 };
 
+// A daemon whose mount is gone still closes its journal and lets its memory node end: whoever mounts again right after
+// umount(8) waits for that. A directory that is in use is refused at once.
+Result<void> MountDaemon::lock() {
+  const TimePoint moment = deadline_after_ms(kMomentMs);
+  const TimePoint notice = deadline_after_ms(kNoticeMs);
+  const TimePoint give_up = deadline_after_ms(job_.options.deadline_ms + kLockMarginMs);
+  for (;;) {
+    auto lock = lock_directory(job_.directory, LockMode::kExclusive, lock_purpose());
+    if (lock.ok()) {
+      lock_ = std::move(*lock);
+      return {};
+    }
+    if (lock.error().code != Errc::kLocked) return lock.error();
+    const auto holder = lock_holder(job_.directory);
+    const bool ends = holder && holder->purpose.starts_with(kUnmounting);
+    // Between the end of the mount and the daemon's notice of it.
+    const bool unseen = holder && holder->purpose.starts_with("mounted on ") && !mount_of(job_.directory);
+    // It may have let go just now.
+    if (!holder && MonoClock::now() < moment) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      continue;
+    }
+    if (!ends && !unseen) return lock.error();
+    if (MonoClock::now() >= (ends ? give_up : notice)) {
+      lock.error().detail += ends ? ", which has not ended" : ", but not seen here: lazily unmounted, or elsewhere";
+      return lock.error();
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
 // Makes the file system of `--local` where there is none yet, with its memory node, which goes on running. Under the
 // directory's lock from the beginning: of two first mounts one makes it, and the other is refused.
 Result<void> MountDaemon::make_local() {
@@ -170,7 +214,7 @@ Result<void> MountDaemon::make_local() {
   if (::mkdir(job_.directory.c_str(), 0700) != 0 && errno != EEXIST) {
     return Error(errc_from_errno(errno), "metadata directory", job_.directory);
   }
-  ASSIGN_OR_RETURN(lock_, lock_directory(job_.directory, LockMode::kExclusive, lock_purpose()));
+  RETURN_IF_ERROR(lock());
   if (load_superblock(job_.directory).ok()) return {};  // made by another one meanwhile
   RETURN_IF_ERROR(remove_unfinished_node(job_.directory));
   const LocalNode node{job_.directory, new_local_pool(), *job_.local_bytes};
@@ -210,9 +254,7 @@ Result<void> MountDaemon::open() {
     RETURN_IF_ERROR(make_local());
   }
   // The private node belongs to whoever holds the lock: only then is it started, and in the end stopped.
-  if (!lock_.valid()) {
-    ASSIGN_OR_RETURN(lock_, lock_directory(job_.directory, LockMode::kExclusive, lock_purpose()));
-  }
+  if (!lock_.valid()) RETURN_IF_ERROR(lock());
   ASSIGN_OR_RETURN(const Superblock superblock, load_superblock(job_.directory));
   if (superblock.local_bytes != 0) {
     LocalNode node{job_.directory, superblock.local_pool, superblock.local_bytes};
@@ -263,9 +305,9 @@ Result<void> MountDaemon::mount() {
   FuseMountOptions mount;
   mount.source = job_.directory;
   mount.mountpoint = job_.mountpoint;
-  mount.kernel_options = options.kernel;
-  if (options.read_only) mount.kernel_options.emplace_back("ro");
-  if (options.allow_other || ::geteuid() == 0) mount.kernel_options.emplace_back("allow_other");
+  mount.flags = options.mount_flags();
+  mount.allow_other = options.allow_other || ::geteuid() == 0;
+  mount.contexts = options.contexts;
   mount.lanes = options.lanes;
   mount.poll = options.poll;
   mount.spin_us = options.spin_us;
@@ -294,7 +336,7 @@ Result<void> MountDaemon::mount() {
   FuseMount* const lanes = mount_.get();
   FileSystemOptions files;
   files.deadline_ms = options.deadline_ms;
-  files.read_only = options.read_only;
+  files.read_only = options.read_only();
   files_ =
       std::make_unique<FileSystem>(*manager_, files, [lanes](std::uint32_t lane) { return lanes->connections(lane); });
   return mount_->mount(*files_);
@@ -306,7 +348,21 @@ Result<void> MountDaemon::start_admin() {
   handlers.counters = [this] { return counters(); };
   handlers.nodes = [this] { return nodes(); };
   handlers.lost_files = [this] { return lost_files(*store_->metastore, kLostFilesLimit, deadline_after_ms(10000)); };
+  handlers.remount = [this](unsigned long flags) { return remount(flags); };
   ASSIGN_OR_RETURN(admin_, AdminServer::start(job_.directory, std::move(handlers)));
+  return {};
+}
+
+Result<void> MountDaemon::remount(unsigned long flags) {
+  const bool read_only = (flags & MS_RDONLY) != 0;
+  if (!read_only && manager_->is_fenced()) return Error(Errc::kFenced, "remount", job_.directory);
+  if (const std::string failure = manager_->store_failure(); !read_only && !failure.empty()) {
+    return Error(Errc::kReadOnly, "remount", "the metadata store failed (" + failure + "); unmount and mount again");
+  }
+  if (files_->read_only() != read_only) {
+    log::info("{} is {} now", job_.mountpoint, read_only ? "read-only" : "read and write");
+  }
+  files_->set_read_only(read_only);
   return {};
 }
 
@@ -325,9 +381,9 @@ AdminStatus MountDaemon::status() const {
   } else if (!failure.empty()) {
     out.state = "read-only";
     out.reason = "the metadata store failed (" + failure + ")";
-  } else if (job_.options.read_only) {
+  } else if (files_->read_only()) {
     out.state = "read-only";
-    out.reason = "mounted with -o ro";
+    out.reason = "mounted read-only";
   }
   out.survives = survival(manager_->nodes(), in_memory_);
   out.pid = static_cast<std::uint64_t>(::getpid());
@@ -397,23 +453,60 @@ std::vector<AdminNode> MountDaemon::nodes() const {
   return out;
 }
 
+// Who looks for the holder of the lock sees that it is about to let go; so does the service manager.
+void MountDaemon::begin_end() {
+  if (std::exchange(ending_, true)) return;
+  if (lock_.valid()) {
+    const auto said = say_lock_purpose(lock_, std::string(kUnmounting) + job_.mountpoint + " by rmemfs");
+    if (!said.ok()) log::warn("{}", said.error().message());
+  }
+  job_.service.notify("STOPPING=1\nSTATUS=unmounting " + job_.mountpoint);
+}
+
+// The service manager's watchdog is told only while every lane takes up work: one that hangs lets it end this process.
+void MountDaemon::watch_lanes() {
+  const std::uint32_t period_ms = job_.service.watchdog_ms().value_or(0);
+  if (period_ms == 0 || !mount_) return;
+  if (mount_->lanes_run(period_ms / 2)) {
+    job_.service.notify("WATCHDOG=1");
+  } else {
+    log::error("a lane has not taken up work for {} ms", period_ms / 2);
+  }
+  next_watch_ = deadline_after_ms(period_ms);
+}
+
 void MountDaemon::wait_for_end(int signals) {
-  bool detached = false;
+  bool detached = false, told = false;
   TimePoint give_up = kNoDeadline;
   while (!events_.ended.load() && MonoClock::now() < give_up) {
     pollfd fds[] = {{signals, POLLIN, 0}, {events_.fd(), POLLIN, 0}};
-    ::poll(fds, 2, detached ? 50 : -1);
+    int wait_ms = detached ? 50 : -1;
+    if (next_watch_ != kNoDeadline && !detached) {
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(next_watch_ - MonoClock::now()).count();
+      wait_ms = static_cast<int>(std::max<std::int64_t>(left, 0));
+    }
+    ::poll(fds, 2, wait_ms);
     if ((fds[1].revents & POLLIN) != 0) events_.clear();
+    if (events_.serving.load() && !std::exchange(told, true)) {
+      job_.service.notify("READY=1\nMAINPID=" + std::to_string(::getpid()) + "\nSTATUS=serving " + job_.directory +
+                          " on " + job_.mountpoint);
+      watch_lanes();
+    }
+    if (MonoClock::now() >= next_watch_) watch_lanes();
     bool asked = events_.fenced.load();
     if ((fds[0].revents & POLLIN) != 0) {
       signalfd_siginfo info;
-      if (::read(signals, &info, sizeof info) == sizeof info) {
+      if (::read(signals, &info, sizeof info) != sizeof info) continue;
+      if (info.ssi_signo == SIGHUP && !job_.hangup_ends) {
+        if (log_reopen()) log::info("signal {}: the log goes on here", info.ssi_signo);
+      } else {
         log::info("signal {}: unmounting {}", info.ssi_signo, job_.mountpoint);
         asked = true;
       }
     }
     if (!asked || detached) continue;
     detached = true;
+    begin_end();
     // What programs left in the kernel's cache (mappings) is written back while the mount still serves.
     if (!events_.fenced.load()) {
       UniqueFd root(::open(job_.mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -426,6 +519,7 @@ void MountDaemon::wait_for_end(int signals) {
 }
 
 void MountDaemon::end() {
+  begin_end();
   admin_.reset();
   if (mount_) {
     mount_->unmount();
@@ -481,6 +575,7 @@ Result<void> MountDaemon::run(const std::function<void()>& on_serving) {
               store_->superblock.epoch.value(), survival(manager_->nodes(), in_memory_));
     on_serving();
     announced_.store(true);
+    events_.raise(events_.serving);
     purge_orphans(*manager_, mount_->executor(0));
   };
   mount_->on_ended = [this] { events_.raise(events_.ended); };
@@ -495,21 +590,6 @@ Result<void> MountDaemon::run(const std::function<void()>& on_serving) {
 }
 
 }  // namespace
-
-Result<void> check_mountpoint(const std::string& mountpoint) {
-  struct stat st;
-  struct statfs file_system;
-  // stat() of a mount whose daemon has just died may be answered from the kernel's cache; statfs() never is.
-  if (::stat(mountpoint.c_str(), &st) == 0 && ::statfs(mountpoint.c_str(), &file_system) == 0) {
-    if (!S_ISDIR(st.st_mode)) return Error(Errc::kNotDirectory, "mount point", mountpoint);
-    return {};
-  }
-  if (errno == ENOTCONN) {
-    return Error(Errc::kInvalid, "",
-                 "mount point " + mountpoint + " is a stale mount whose daemon is gone; run: umount -l " + mountpoint);
-  }
-  return Error(errc_from_errno(errno), "mount point", mountpoint);
-}
 
 Result<void> run_mount(const MountJob& job, const std::function<void()>& on_serving) {
   MountDaemon daemon(job);

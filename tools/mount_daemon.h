@@ -12,6 +12,7 @@
 #include "tools/local_node.h"
 #include "tools/mount_options.h"
 #include "util/result.h"
+#include "util/service_manager.h"
 
 namespace rmemfs {
 
@@ -20,10 +21,9 @@ struct MountJob {
   std::string mountpoint;  // absolute
   MountOptions options;
   std::optional<std::uint64_t> local_bytes;  // --local: make what is missing
+  bool hangup_ends = false;                  // SIGHUP ends it, and does not only open the log again
+  ServiceManager service;                    // is told of the mount's life
 };
-
-// Clear sentences for a directory or mount point that cannot work, before anything is started.
-Result<void> check_mountpoint(const std::string& mountpoint);
 
 // Blocks until the mount has ended. `on_serving` is called once, when the mount serves. An error after that (another
 // mount took over) is returned too.

@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "tools/cli.h"
+#include "util/oom_score.h"
 
 namespace rmemfs {
 namespace {
@@ -32,34 +33,105 @@ Result<double> parse_seconds(std::string_view name, std::string_view text) {
   return number;
 }
 
-// The kernel's, which libfuse knows.
-constexpr std::string_view kKernelOptions[] = {"suid",   "nosuid",  "dev",     "nodev", "exec",
-                                               "noexec", "noatime", "dirsync", "sync",  "async"};
-// For mount(8), or without meaning here (reads do not update access times).
-constexpr std::string_view kIgnoredOptions[] = {
-    "rw",       "defaults",   "auto",        "noauto",        "user",     "nouser",     "users",
-    "owner",    "group",      "nofail",      "_netdev",       "atime",    "diratime",   "nodiratime",
-    "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "silent",
-    "loud",     "nonempty",   "mand",        "nomand"};
+constexpr unsigned long kAccessTimeFlags = MS_NOATIME | MS_RELATIME | MS_STRICTATIME;
+
+// Words for mount(2)'s flags, and what each of them sets and clears.
+struct FlagWord {
+  std::string_view word;
+  unsigned long set, cleared;
+};
+constexpr FlagWord kFlagWords[] = {
+    {"ro", MS_RDONLY, 0},
+    {"rw", 0, MS_RDONLY},
+    {"nosuid", MS_NOSUID, 0},
+    {"suid", 0, MS_NOSUID},
+    {"nodev", MS_NODEV, 0},
+    {"dev", 0, MS_NODEV},
+    {"noexec", MS_NOEXEC, 0},
+    {"exec", 0, MS_NOEXEC},
+    {"sync", MS_SYNCHRONOUS, 0},
+    {"async", 0, MS_SYNCHRONOUS},
+    {"dirsync", MS_DIRSYNC, 0},
+    {"noatime", MS_NOATIME, kAccessTimeFlags},
+    {"atime", 0, MS_NOATIME},
+    {"relatime", MS_RELATIME, kAccessTimeFlags},
+    {"norelatime", 0, MS_RELATIME},
+    {"strictatime", MS_STRICTATIME, kAccessTimeFlags},
+    {"nostrictatime", 0, MS_STRICTATIME},
+    {"nodiratime", MS_NODIRATIME, 0},
+    {"diratime", 0, MS_NODIRATIME},
+    {"lazytime", MS_LAZYTIME, 0},
+    {"nolazytime", 0, MS_LAZYTIME},
+};
+// For mount(8) and systemd, or what is so in any case. mount(8) has made flags of what user and owner imply.
+constexpr std::string_view kIgnoredOptions[] = {"defaults",
+                                                "auto",
+                                                "noauto",
+                                                "user",
+                                                "nouser",
+                                                "users",
+                                                "nousers",
+                                                "owner",
+                                                "noowner",
+                                                "group",
+                                                "nogroup",
+                                                "nofail",
+                                                "_netdev",
+                                                "nonempty",
+                                                "mand",
+                                                "nomand",
+                                                "silent",
+                                                "loud",
+                                                "default_permissions"};
+// SELinux's, as mount(8) has them.
+constexpr std::string_view kContextOptions[] = {"context", "fscontext", "defcontext", "rootcontext"};
+// With which mount(8) repeats, in a remount, what the kernel shows of a mount.
+constexpr std::string_view kShownOptions[] = {"user_id", "group_id", "max_read", "blksize"};
 
 bool contains(auto& list, std::string_view word) {
   return std::find(std::begin(list), std::end(list), word) != std::end(list);
 }
 
+bool for_others(std::string_view name) { return name.starts_with("x-") || name.starts_with("X-"); }
+
+Error unknown(std::string_view name) {
+  return Error(Errc::kInvalid, "", "unknown option \"" + std::string(name) + "\"; see rmemfs(8)");
+}
+
 Result<void> set_flag(std::string_view name, MountOptions& options) {
-  if (name == "ro")
-    options.read_only = true;
-  else if (name == "allow_other")
+  const auto* const word = std::find_if(std::begin(kFlagWords), std::end(kFlagWords),
+                                        [name](const FlagWord& one) { return one.word == name; });
+  if (word != std::end(kFlagWords)) {
+    options.flags.set = (options.flags.set & ~word->cleared) | word->set;
+    options.flags.cleared = (options.flags.cleared | word->cleared) & ~word->set;
+  } else if (name == "allow_other") {
     options.allow_other = true;
-  else if (name == "degraded")
+  } else if (name == "degraded") {
     options.degraded = true;
-  else if (name == "debug")
+  } else if (name == "debug") {
     options.debug = true;
-  else if (contains(kKernelOptions, name))
-    options.kernel.emplace_back(name);
-  else if (!contains(kIgnoredOptions, name) && !name.starts_with("x-")) {
-    return Error(Errc::kInvalid, "", "unknown option \"" + std::string(name) + "\"; see rmemfs(8)");
+  } else if (name == "remount") {
+    options.remount = true;
+  } else if (name == "replace_stale") {
+    options.replace_stale = true;
+  } else if (!contains(kIgnoredOptions, name) && !for_others(name)) {
+    return unknown(name);
   }
+  return {};
+}
+
+Result<void> set_log(std::string_view value, MountOptions& options) {
+  if (value == "stderr")
+    options.log = LogChoice::kStderr;
+  else if (value == "syslog")
+    options.log = LogChoice::kSyslog;
+  else if (value == "journal")
+    options.log = LogChoice::kJournal;
+  else if (value.starts_with('/'))
+    options.log = LogChoice::kFile;
+  else
+    return bad("log", value, "is none of journal, syslog, stderr and an absolute path");
+  options.log_path = options.log == LogChoice::kFile ? value : std::string_view{};
   return {};
 }
 
@@ -107,10 +179,19 @@ Result<void> set_value(std::string_view name, std::string_view value, MountOptio
   } else if (name == "entry_timeout") {
     ASSIGN_OR_RETURN(options.entry_timeout_s, parse_seconds(name, value));
   } else if (name == "log") {
-    if (!value.starts_with('/')) return bad(name, value, "is not an absolute path");
-    options.log_path = value;
-  } else if (name != "comment" && !name.starts_with("x-")) {
-    return Error(Errc::kInvalid, "", "unknown option \"" + std::string(name) + "\"; see rmemfs(8)");
+    return set_log(value, options);
+  } else if (name == "oom_score_adj") {
+    int score = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), score);
+    if (error != std::errc() || end != value.data() + value.size() || score < kLeastOomScore || score > kMostOomScore) {
+      return bad(name, value, "is not a whole number from -1000 to 1000");
+    }
+    options.oom_score = score;
+  } else if (contains(kContextOptions, name)) {
+    if (value.empty()) return bad(name, value, "names no context");
+    options.contexts.push_back(std::string(name) + "=" + std::string(value));
+  } else if (name != "comment" && !for_others(name) && !contains(kShownOptions, name)) {
+    return unknown(name);
   }
   return {};
 }
@@ -132,11 +213,18 @@ Result<std::uint32_t> parse_milliseconds(std::string_view name, std::string_view
   return static_cast<std::uint32_t>(number * scale);
 }
 
+AccessTimes access_times_of(unsigned long mount_flags) {
+  if ((mount_flags & MS_NOATIME) != 0) return AccessTimes::kNone;
+  return (mount_flags & MS_STRICTATIME) != 0 ? AccessTimes::kStrict : AccessTimes::kRelative;
+}
+
 Result<void> parse_mount_options(std::string_view text, MountOptions& options) {
   while (!text.empty()) {
-    const std::size_t comma = text.find(',');
+    std::size_t comma = 0;
+    for (bool quoted = false; comma < text.size() && (quoted || text[comma] != ','); ++comma)
+      quoted ^= text[comma] == '"';
     const std::string_view word = text.substr(0, comma);
-    text = comma == std::string_view::npos ? std::string_view{} : text.substr(comma + 1);
+    text = comma == text.size() ? std::string_view{} : text.substr(comma + 1);
     if (word.empty()) continue;
     const std::size_t equals = word.find('=');
     if (equals == std::string_view::npos) {

@@ -2,6 +2,8 @@
 // itself. Pure functions; never print.
 #pragma once
 
+#include <sys/mount.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -13,6 +15,21 @@
 #include "util/result.h"
 
 namespace rmemfs {
+
+// How reading changes access times, in mount(8)'s words: relatime, noatime, strictatime. Directories apart, and later
+// on disk: MS_NODIRATIME and MS_LAZYTIME in the same flags.
+enum class AccessTimes { kRelative, kNone, kStrict };
+
+// The choice in mount(2)'s flags, of a new mount or of one that was remounted.
+AccessTimes access_times_of(unsigned long mount_flags);
+
+// mount(2)'s flags (MS_NOSUID, ...), as far as words were given for them: the later word holds.
+struct MountFlags {
+  unsigned long set = 0, cleared = 0;
+  unsigned long over(unsigned long flags) const { return (flags & ~cleared) | set; }
+};
+
+enum class LogChoice { kDefault, kStderr, kSyslog, kJournal, kFile };
 
 struct MountOptions {
   unsigned lanes = 0;  // 0: one per core
@@ -27,14 +44,23 @@ struct MountOptions {
   TransportChoice transport = TransportChoice::kAuto;
   bool require_persistent = false;
   bool degraded = false;
-  bool read_only = false;
   bool allow_other = false;
   bool debug = false;
-  std::string log_path;             // empty: syslog, or standard error in the foreground
-  std::vector<std::string> kernel;  // passed on to libfuse as they are
+  bool remount = false;        // change the flags of a mount that is there; nothing else
+  bool replace_stale = false;  // a mount at the mount point whose daemon is dead goes first
+  std::optional<int> oom_score;
+  LogChoice log = LogChoice::kDefault;
+  std::string log_path;  // for kFile
+  MountFlags flags;
+  std::vector<std::string>
+      contexts;  // SELinux's, such as context="system_u:object_r:tmp_t:s0", for mount(2) as they are
+
+  bool read_only() const { return (flags.set & MS_RDONLY) != 0; }
+  unsigned long mount_flags() const { return flags.over(MS_NOSUID | MS_NODEV); }
 };
 
-// Adds what `text` says. kInvalid with a sentence that names the option.
+// Adds what `text` says; a comma between double quotes is part of a value. kInvalid with a sentence that names the
+// option.
 Result<void> parse_mount_options(std::string_view text, MountOptions& options);
 
 // "500" and "500ms" are milliseconds, "10s" seconds; 1 ms to one day.

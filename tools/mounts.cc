@@ -1,8 +1,12 @@
 #include "tools/mounts.h"
 
+#include <sys/mount.h>
+
+#include <charconv>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 namespace rmemfs {
 namespace {
@@ -22,18 +26,39 @@ std::string unescape(std::string_view text) {
   return out;
 }
 
-std::vector<std::string_view> split(std::string_view line) {
+std::vector<std::string_view> split(std::string_view line, char separator) {
   std::vector<std::string_view> words;
   while (!line.empty()) {
-    const std::size_t space = line.find(' ');
+    const std::size_t space = line.find(separator);
     words.push_back(line.substr(0, space));
     line.remove_prefix(space == std::string_view::npos ? line.size() : space + 1);
   }
   return words;
 }
 
-// Without following the last name, which may be a mount that does not answer: its parent is resolved, it is not.
-std::string resolved(const std::string& place) {
+// The words of mountinfo's two fields of options. Those of the mount and those of the file system together are what
+// mount(2) takes.
+unsigned long flags_of(std::string_view mount, std::string_view file_system) {
+  static constexpr std::pair<std::string_view, unsigned long> kWords[] = {
+      {"ro", MS_RDONLY},        {"nosuid", MS_NOSUID},     {"nodev", MS_NODEV},
+      {"noexec", MS_NOEXEC},    {"sync", MS_SYNCHRONOUS},  {"dirsync", MS_DIRSYNC},
+      {"noatime", MS_NOATIME},  {"relatime", MS_RELATIME}, {"nodiratime", MS_NODIRATIME},
+      {"lazytime", MS_LAZYTIME}};
+  unsigned long flags = 0;
+  for (std::string_view list : {mount, file_system}) {
+    for (std::string_view word : split(list, ',')) {
+      for (const auto& [name, flag] : kWords) {
+        if (word == name) flags |= flag;
+      }
+    }
+  }
+  // The kernel shows the default, and nothing for strictatime.
+  return (flags & (MS_NOATIME | MS_RELATIME)) == 0 ? flags | MS_STRICTATIME : flags;
+}
+
+}  // namespace
+
+std::string resolved_above(const std::string& place) {
   namespace fs = std::filesystem;
   std::error_code error;
   fs::path path = fs::absolute(place, error).lexically_normal();
@@ -43,28 +68,53 @@ std::string resolved(const std::string& place) {
   return error ? path.string() : (parent / path.filename()).string();
 }
 
-}  // namespace
-
 std::vector<MountEntry> parse_mountinfo(std::string_view text) {
   std::vector<MountEntry> mounts;
   while (!text.empty()) {
     const std::size_t newline = text.find('\n');
-    const std::vector<std::string_view> words = split(text.substr(0, newline));
+    const std::vector<std::string_view> words = split(text.substr(0, newline), ' ');
     text.remove_prefix(newline == std::string_view::npos ? text.size() : newline + 1);
     // id parent device root MOUNTPOINT options [optional...] - TYPE SOURCE options
     std::size_t dash = 6;
     while (dash < words.size() && words[dash] != "-") ++dash;
     if (dash + 2 >= words.size() || words[dash + 1] != "fuse.rmemfs") continue;
-    mounts.push_back({unescape(words[4]), unescape(words[dash + 2])});
+    MountEntry entry{unescape(words[4]), unescape(words[dash + 2])};
+    const std::string_view minor = words[2].substr(words[2].find(':') + 1);
+    std::from_chars(minor.data(), minor.data() + minor.size(), entry.connection);
+    entry.flags = flags_of(words[5], dash + 3 < words.size() ? words[dash + 3] : std::string_view{});
+    mounts.push_back(std::move(entry));
   }
   return mounts;
 }
 
-Result<std::string> find_directory(const std::string& place) {
+std::vector<MountEntry> current_mounts() {
   std::ifstream file("/proc/self/mountinfo");
   std::ostringstream content;
   content << file.rdbuf();
-  const std::vector<MountEntry> mounts = parse_mountinfo(content.str());
+  return parse_mountinfo(content.str());
+}
+
+std::optional<MountEntry> mount_at(const std::string& mountpoint) {
+  const std::vector<MountEntry> mounts = current_mounts();
+  const std::string path = resolved_above(mountpoint);
+  for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {  // the last one mounted is what is seen
+    if (mount->mountpoint == path) return *mount;
+  }
+  return std::nullopt;
+}
+
+std::optional<MountEntry> mount_of(const std::string& place) {
+  if (auto mount = mount_at(place)) return mount;
+  const std::vector<MountEntry> mounts = current_mounts();
+  const std::string path = resolved_above(place);
+  for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {
+    if (mount->directory == path) return *mount;
+  }
+  return std::nullopt;
+}
+
+Result<std::string> find_directory(const std::string& place) {
+  const std::vector<MountEntry> mounts = current_mounts();
   if (place.empty()) {
     if (mounts.size() == 1) return mounts[0].directory;
     if (mounts.empty()) return Error(Errc::kNotFound, "mounts", "nothing is mounted; name the file system's directory");
@@ -72,11 +122,8 @@ Result<std::string> find_directory(const std::string& place) {
     for (const MountEntry& mount : mounts) list += (list.empty() ? "" : ", ") + mount.mountpoint;
     return Error(Errc::kInvalid, "mounts", "several file systems are mounted; name one of " + list);
   }
-  const std::string path = resolved(place);
-  for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {  // the last one mounted is what is seen
-    if (mount->mountpoint == path) return mount->directory;
-  }
-  return path;
+  const auto mount = mount_at(place);
+  return mount ? mount->directory : resolved_above(place);
 }
 
 }  // namespace rmemfs

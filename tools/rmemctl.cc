@@ -1,4 +1,5 @@
-// rmemctl: asks a running mount, a memory node or this machine how it is. It never waits longer than its deadline.
+// rmemctl: asks a running mount, a memory node or this machine how it is, and ends mounts. It never waits longer than
+// its deadline.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -234,15 +235,18 @@ int main_of(int argc, char** argv) {
   describe->add_option("address", arguments.target, "shm:PATH, unix:PATH, tcp://HOST:PORT or rdma://HOST:PORT")
       ->type_name("ADDRESS");
   describe->callback([&arguments] { arguments.command = "describe"; });
+  UmountCommand umount;
+  umount.add_to(app);
   PingCommand ping;
   ping.add_to(app);
   DoctorCommand doctor;
   doctor.add_to(app);
   if (const std::optional<int> status = cli::parse(app, argc, argv)) return *status;
+  if (umount.chosen()) return umount.run();
   if (ping.chosen()) return ping.run();
   if (doctor.chosen()) return doctor.run();
   if (arguments.command.empty()) {
-    cli::print_error(kProgram, "say what to ask: status, stats, nodes, lost, node describe, ping or doctor");
+    cli::print_error(kProgram, "say what to ask: status, stats, nodes, lost, node describe, umount, ping or doctor");
     return cli::kUsage;
   }
   if (arguments.command != "describe") return ask_mount(arguments);

@@ -1,5 +1,5 @@
-// The commands of rmemctl that are more than one question: ping and doctor. Each adds itself to the command line and,
-// once chosen, runs and gives rmemctl's exit status. Main thread only.
+// The commands of rmemctl that are more than one question: umount, ping and doctor. Each adds itself to the command
+// line and, once chosen, runs and gives rmemctl's exit status. Main thread only.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -48,6 +48,19 @@ class DoctorCommand {
   std::optional<std::uint64_t> memory_bytes_;
   std::uint32_t timeout_ms_ = 5000;
   bool json_ = false;
+};
+
+class UmountCommand {
+ public:
+  void add_to(CLI::App& app);
+  bool chosen() const { return command_ != nullptr && command_->parsed(); }
+  int run();
+
+ private:
+  CLI::App* command_ = nullptr;
+  std::string place_;
+  std::uint32_t timeout_ms_ = 5000;
+  bool force_ = false, lazy_ = false;
 };
 
 // Readable once SIGINT, SIGTERM or SIGHUP came, which no longer end the process. Before the first thread is made.

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "control/node_client.h"
 #include "control/node_server.h"
 #include "memnode/listener.h"
 #include "memnode/memory_node.h"
@@ -24,6 +25,8 @@
 #include "transport/target.h"
 #include "transport/verbs_target.h"
 #include "util/log.h"
+#include "util/oom_score.h"
+#include "util/service_manager.h"
 #include "util/unique_fd.h"
 
 namespace rmemfs {
@@ -34,7 +37,7 @@ constexpr std::string_view kPmemPrefix = "pmem:";
 
 struct Arguments {
   std::uint64_t size = 0;
-  std::string pool, log = "stderr", pid_file;
+  std::string pool, log, pid_file;  // log: empty for standard error, or the journal where that is its end
   std::vector<std::string> listen;
   std::string socket_mode = "0600";
   Hugepages hugepages = Hugepages::kAuto;
@@ -92,7 +95,7 @@ std::optional<int> parse(int argc, char** argv, Arguments& arguments) {
   app.add_option("--ready-fd", arguments.ready_fd, "Write a line to this descriptor once it serves, then close it")
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--log", arguments.log, "stderr, syslog or a file's path")->type_name("WHERE")->capture_default_str();
+  app.add_option("--log", arguments.log, "stderr, syslog, journal or a file's path")->type_name("WHERE");
   app.add_flag("--debug", arguments.debug, "Log more");
   if (const std::optional<int> status = cli::parse(app, argc, argv)) return status;
   if (arguments.listen.empty()) arguments.listen.push_back("unix:/run/rmemd.sock");
@@ -117,7 +120,9 @@ void make_absolute(Arguments& arguments) {
     if (address.starts_with("unix:") && address.size() > 5) address = "unix:" + absolute(address.substr(5));
   }
   if (!arguments.pid_file.empty()) arguments.pid_file = absolute(arguments.pid_file);
-  if (arguments.log != "stderr" && arguments.log != "syslog") arguments.log = absolute(arguments.log);
+  if (!arguments.log.empty() && arguments.log != "stderr" && arguments.log != "syslog" && arguments.log != "journal") {
+    arguments.log = absolute(arguments.log);
+  }
 }
 
 // The pool's and the listener's errors say everything in their detail; others need the code's sentence.
@@ -131,7 +136,13 @@ int fail(const Error& error) {
 }
 
 Result<void> set_up_log(const Arguments& arguments) {
+  if (arguments.log.empty()) {
+    // Lines on standard error would all have one priority in the journal.
+    if (stderr_is_journal() && log_setup(kProgram, LogTarget::kJournal, arguments.debug).ok()) return success();
+    return log_setup(kProgram, LogTarget::kStderr, arguments.debug);
+  }
   if (arguments.log == "stderr") return log_setup(kProgram, LogTarget::kStderr, arguments.debug);
+  if (arguments.log == "journal") return log_setup(kProgram, LogTarget::kJournal, arguments.debug);
   if (arguments.log == "syslog") return log_setup(kProgram, LogTarget::kSyslog, arguments.debug);
   return log_setup(kProgram, LogTarget::kFile, arguments.debug, arguments.log);
 }
@@ -224,7 +235,33 @@ Result<void> listen_for_rdma(MemoryNode& node, std::vector<std::string>& listen,
   return success();
 }
 
-int serve(const Arguments& arguments, const sigset_t& signals, const UniqueFd& background) {
+// The watchdog is told while this node answers its own control plane.
+void watch(const ServiceManager& service, const std::string& address, std::uint32_t within_ms) {
+  const auto client = NodeClient::make(address);
+  const auto answer = client.ok() ? (*client)->describe(within_ms) : Result<NodeDescription>(client.error());
+  if (answer.ok()) return service.notify("WATCHDOG=1");
+  log::error("this node does not answer itself: {}", answer.error().message());
+}
+
+// The signal that ends this process. SIGHUP does not: it opens the log again.
+int wait_for_end(const sigset_t& signals, const ServiceManager& service, const std::string& address) {
+  const std::uint32_t period_ms = service.watchdog_ms().value_or(3'600'000);
+  const timespec period{period_ms / 1000, static_cast<long>(period_ms % 1000) * 1'000'000};
+  if (service.watchdog_ms()) watch(service, address, period_ms / 2);
+  for (;;) {
+    const int signal = ::sigtimedwait(&signals, nullptr, &period);
+    if (signal == SIGHUP) {
+      if (log_reopen()) log::info("signal {}: the log goes on here", signal);
+    } else if (signal > 0) {
+      return signal;
+    } else if (errno == EAGAIN && service.watchdog_ms()) {
+      watch(service, address, period_ms / 2);
+    }
+  }
+}
+
+int serve(const Arguments& arguments, const sigset_t& signals, const UniqueFd& background,
+          const ServiceManager& service) {
   PoolOptions pool_options;
   pool_options.persistent = arguments.pool.starts_with(kPmemPrefix);
   pool_options.path = pool_options.persistent ? arguments.pool.substr(kPmemPrefix.size()) : arguments.pool;
@@ -286,8 +323,10 @@ int serve(const Arguments& arguments, const sigset_t& signals, const UniqueFd& b
     leave_terminal(background);
   }
 
-  int signal = 0;
-  while (::sigwait(&signals, &signal) != 0) continue;
+  service.notify("READY=1\nMAINPID=" + std::to_string(::getpid()) +
+                 "\nSTATUS=" + line.substr(std::strlen(kProgram) + 2));
+  const int signal = wait_for_end(signals, service, (*listener)->addresses().front());
+  service.notify("STOPPING=1");
   log::info("ends on signal {}{}", signal, arguments.pool.empty() ? "" : "; the pool stays");
   if (!arguments.pid_file.empty()) ::unlink(arguments.pid_file.c_str());
   return 0;
@@ -303,15 +342,18 @@ int main_of(int argc, char** argv) {
   }
   if (const Result<void> log_ready = set_up_log(arguments); !log_ready.ok()) return fail(log_ready.error());
   raise_descriptor_limit();
+  protect_from_oom();
+  const ServiceManager service = ServiceManager::from_environment();
   // Blocked before the first thread starts, so that only sigwait() gets them.
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
-  if (arguments.daemonize) sigaddset(&signals, SIGHUP);
+  // A terminal that is gone ends what ran on it; a daemon's SIGHUP is for its log.
+  if (::isatty(STDERR_FILENO) == 0 || arguments.daemonize) sigaddset(&signals, SIGHUP);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
-  return serve(arguments, signals, background);
+  return serve(arguments, signals, background, service);
 }
 
 }  // namespace

@@ -17,7 +17,10 @@
 #include "manager/superblock.h"
 #include "tools/cli.h"
 #include "tools/mount_daemon.h"
+#include "tools/mount_point.h"
+#include "tools/remount.h"
 #include "util/log.h"
+#include "util/oom_score.h"
 
 namespace rmemfs {
 namespace {
@@ -71,7 +74,7 @@ Result<void> check_allow_other(const MountOptions& options) {
 
 Result<void> check(MountJob& job) {
   RETURN_IF_ERROR(check_allow_other(job.options));
-  RETURN_IF_ERROR(check_mountpoint(job.mountpoint));
+  RETURN_IF_ERROR(check_mountpoint(job.mountpoint, job.options.replace_stale));
   ASSIGN_OR_RETURN(job.mountpoint, absolute(job.mountpoint, "mount point"));
   RETURN_IF_ERROR(check_directory(job));
   if (job.mountpoint == job.directory || job.directory.starts_with(job.mountpoint + "/")) {
@@ -82,7 +85,24 @@ Result<void> check(MountJob& job) {
 
 Result<void> set_up_log(const MountOptions& options, bool foreground) {
   LogTarget target = foreground ? LogTarget::kStderr : LogTarget::kSyslog;
-  if (!options.log_path.empty()) target = LogTarget::kFile;
+  switch (options.log) {
+    case LogChoice::kDefault:
+      // Lines on standard error would all have one priority there.
+      if (foreground && stderr_is_journal() && log_setup(kProgram, LogTarget::kJournal, options.debug).ok()) return {};
+      break;
+    case LogChoice::kStderr:
+      target = LogTarget::kStderr;
+      break;
+    case LogChoice::kSyslog:
+      target = LogTarget::kSyslog;
+      break;
+    case LogChoice::kJournal:
+      target = LogTarget::kJournal;
+      break;
+    case LogChoice::kFile:
+      target = LogTarget::kFile;
+      break;
+  }
   return log_setup(kProgram, target, options.debug, options.log_path);
 }
 
@@ -168,8 +188,24 @@ int main_of(int argc, char** argv) {
     if (!parsed.ok()) return cli::fail(kProgram, parsed.error(), cli::kUsage);
   }
   job.options.debug |= debug;
+  if (job.options.remount) {
+    const auto remounted = remount(job.directory, job.mountpoint, job.options);
+    return remounted.ok() ? 0 : cli::fail(kProgram, remounted.error());
+  }
+  if (job.options.log == LogChoice::kStderr && !foreground) {
+    cli::print_error(kProgram, "log=stderr is for -f: in the background there is no standard error");
+    return cli::kUsage;
+  }
   auto checked = check(job);
   if (!checked.ok()) return cli::fail(kProgram, checked.error());
+  if (!job.options.oom_score) {
+    protect_from_oom();
+  } else if (const auto set = set_oom_score(*job.options.oom_score); !set.ok()) {
+    return cli::fail(kProgram, set.error());
+  }
+  job.service = ServiceManager::from_environment();
+  // A terminal that is gone ends what ran on it; a daemon's SIGHUP is for its log.
+  job.hangup_ends = foreground && job.options.log != LogChoice::kFile && ::isatty(STDERR_FILENO) != 0;
 
   // Ended helpers (fusermount3, a private rmemd) leave no zombies.
   ::signal(SIGCHLD, SIG_IGN);

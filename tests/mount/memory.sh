@@ -28,6 +28,7 @@ files=$(pick 80000 600000)
 for ((d = 0; d < 10; d++)); do "$HELPERS/many" create "$MNT/d$d" $((files / 10)); done
 umount_fs
 declare -A grown=()
+referenced() { rmemctl stats --json "$MNT" | json "int(d['inodes.referenced'])"; }
 look_at_all() { local d; for ((d = 0; d < 10; d++)); do "$HELPERS/many" stat "$MNT/d$d" $((files / 10)); done; }
 for cache in 8M 32M 256M; do
   mount_fs cache=$cache,attr_timeout=0,entry_timeout=0   # the kernel asks for each of them every time
@@ -36,6 +37,10 @@ for cache in 8M 32M 256M; do
   grown[$cache]=$(($(rss_kib "$MOUNT_PID") - before))
   say "cache=$cache: ${grown[$cache]} KiB for the metadata of $files files"
   if [ $cache = 8M ]; then
+    # Beside its cache the daemon has an entry for each inode that the kernel remembers, and for none that it forgot.
+    [ "$(referenced)" -ge $((files / 2)) ] || fail "the kernel remembers $(referenced) of $files inodes: nothing is tested"
+    echo 2 >/proc/sys/vm/drop_caches
+    wait_for 20 eval '[ "$(referenced)" -le 1000 ]' || fail "the daemon still has $(referenced) inodes that the kernel has forgotten"
     look_at_all
     again=$(($(rss_kib "$MOUNT_PID") - before))
     [ $((again - grown[$cache])) -le 8000 ] || fail "cache=$cache: the second look at the files takes $again KiB, the first ${grown[$cache]} KiB"

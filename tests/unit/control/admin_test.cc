@@ -48,6 +48,10 @@ AdminHandlers some_handlers() {
     for (int i = 0; i < 2500; ++i) files.push_back("/lost/\xfe" + std::to_string(i));
     return files;
   };
+  handlers.remount = [](unsigned long flags) -> Result<void> {
+    if (flags == 1) return Error(Errc::kReadOnly, "remount", "because");
+    return success();
+  };
   return handlers;
 }
 
