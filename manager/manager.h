@@ -128,6 +128,13 @@ struct NodeStatus {
   double seconds_since_answer = 0;  // infinity: it has not answered since the mount
 };
 
+// What reading does to access times; the words are those of mount(8).
+struct AccessTimes {
+  enum class Rule : std::uint8_t { kNever, kRelative, kAlways };  // noatime, relatime, strictatime
+  Rule rule = Rule::kRelative;
+  bool directories = true;  // false: nodiratime
+};
+
 struct ManagerOptions {
   std::string directory;
   std::uint32_t deadline_ms = 10000;

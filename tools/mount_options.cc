@@ -214,8 +214,13 @@ Result<std::uint32_t> parse_milliseconds(std::string_view name, std::string_view
 }
 
 AccessTimes access_times_of(unsigned long mount_flags) {
-  if ((mount_flags & MS_NOATIME) != 0) return AccessTimes::kNone;
-  return (mount_flags & MS_STRICTATIME) != 0 ? AccessTimes::kStrict : AccessTimes::kRelative;
+  AccessTimes times;
+  times.directories = (mount_flags & MS_NODIRATIME) == 0;
+  if ((mount_flags & (MS_NOATIME | MS_RDONLY)) != 0)
+    times.rule = AccessTimes::Rule::kNever;
+  else if ((mount_flags & MS_STRICTATIME) != 0)
+    times.rule = AccessTimes::Rule::kAlways;
+  return times;
 }
 
 Result<void> parse_mount_options(std::string_view text, MountOptions& options) {

@@ -11,16 +11,13 @@
 #include <vector>
 
 #include "fs/fuse_lane.h"
+#include "manager/manager.h"
 #include "tools/node_transport.h"
 #include "util/result.h"
 
 namespace rmemfs {
 
-// How reading changes access times, in mount(8)'s words: relatime, noatime, strictatime. Directories apart, and later
-// on disk: MS_NODIRATIME and MS_LAZYTIME in the same flags.
-enum class AccessTimes { kRelative, kNone, kStrict };
-
-// The choice in mount(2)'s flags, of a new mount or of one that was remounted.
+// The choice in mount(2)'s flags, of a new mount or of one that was remounted. A read-only mount changes nothing.
 AccessTimes access_times_of(unsigned long mount_flags);
 
 // mount(2)'s flags (MS_NOSUID, ...), as far as words were given for them: the later word holds.

@@ -11,6 +11,8 @@
 namespace rmemfs {
 namespace {
 
+constexpr int kMostLinks = 40;  // as the kernel follows
+
 // The kernel writes space, tab, newline and backslash as a backslash and three octal digits.
 std::string unescape(std::string_view text) {
   const auto octal = [](char c) { return c >= '0' && c <= '7'; };
@@ -96,9 +98,16 @@ std::vector<MountEntry> current_mounts() {
 
 std::optional<MountEntry> mount_at(const std::string& mountpoint) {
   const std::vector<MountEntry> mounts = current_mounts();
-  const std::string path = resolved_above(mountpoint);
-  for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {  // the last one mounted is what is seen
-    if (mount->mountpoint == path) return *mount;
+  std::string path = resolved_above(mountpoint);
+  for (int links = 0; links < kMostLinks; ++links) {
+    for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {  // the last one mounted is what is seen
+      if (mount->mountpoint == path) return *mount;
+    }
+    // It is no mount of ours, so it may be looked at.
+    std::error_code no_link;
+    const std::filesystem::path target = std::filesystem::read_symlink(path, no_link);
+    if (no_link) break;
+    path = resolved_above((std::filesystem::path(path).parent_path() / target).string());
   }
   return std::nullopt;
 }
@@ -106,7 +115,9 @@ std::optional<MountEntry> mount_at(const std::string& mountpoint) {
 std::optional<MountEntry> mount_of(const std::string& place) {
   if (auto mount = mount_at(place)) return mount;
   const std::vector<MountEntry> mounts = current_mounts();
-  const std::string path = resolved_above(place);
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::canonical(place, error);
+  if (error) return std::nullopt;
   for (auto mount = mounts.rbegin(); mount != mounts.rend(); ++mount) {
     if (mount->directory == path) return *mount;
   }

@@ -23,7 +23,7 @@ std::vector<MountEntry> parse_mountinfo(std::string_view text);
 
 // Those that this process sees now.
 std::vector<MountEntry> current_mounts();
-// What is seen at a mount point, when that is an rmemfs mount.
+// What is seen at a mount point, when that is an rmemfs mount, or a symbolic link to one.
 std::optional<MountEntry> mount_at(const std::string& mountpoint);
 // As mount_at(); or the last mount of a file system's directory.
 std::optional<MountEntry> mount_of(const std::string& place);

@@ -38,16 +38,16 @@ Result<void> remount(const std::string& directory, const std::string& mountpoint
   if (!read_only) RETURN_IF_ERROR(tell_daemon(mount->directory, flags, ask_ms));
   const char* const path = mount->mountpoint.c_str();
   ASSIGN_OR_RETURN(
-      const std::optional<int> error,
+      const std::optional<int> outcome,
       bounded_call(
           [path, flags] { return ::mount("none", path, nullptr, MS_REMOUNT | flags, nullptr) == 0 ? 0 : errno; },
           options.deadline_ms + kMarginMs));
-  if (error && *error == 0) return read_only ? tell_daemon(mount->directory, flags, ask_ms) : success();
+  if (outcome && *outcome == 0) return read_only ? tell_daemon(mount->directory, flags, ask_ms) : success();
   // It stays what it was, for the daemon, too.
   if (!read_only) RETURN_IF_ERROR(tell_daemon(mount->directory, mount->flags, ask_ms));
-  if (!error) return Error(Errc::kDeadline, "remount", mountpoint);
-  if (*error == EBUSY) return Error(Errc::kBusy, "remount", mountpoint + " has files open for writing");
-  return Error(errc_from_errno(*error), "remount", mountpoint + ": " + std::strerror(*error));
+  if (!outcome) return Error(Errc::kDeadline, "remount", mountpoint);
+  if (*outcome == EBUSY) return Error(Errc::kBusy, "remount", mountpoint + " has files open for writing");
+  return Error(errc_from_errno(*outcome), "remount", mountpoint + ": " + std::strerror(*outcome));
 }
 
 }  // namespace rmemfs

@@ -25,7 +25,11 @@ void check_options(std::string_view text) {
   CHECK(!options.cache_bytes || *options.cache_bytes >= (8u << 20));
   CHECK(std::isfinite(options.attribute_timeout_s) && options.attribute_timeout_s >= 0);
   CHECK(std::isfinite(options.entry_timeout_s) && options.entry_timeout_s >= 0);
+  CHECK((options.log == rmemfs::LogChoice::kFile) == !options.log_path.empty());
   CHECK(options.log_path.empty() || options.log_path.front() == '/');
+  CHECK(!options.oom_score || (*options.oom_score >= -1000 && *options.oom_score <= 1000));
+  for (const std::string& context : options.contexts) CHECK(context.find("context=") != std::string::npos);
+  CHECK((options.flags.set & options.flags.cleared) == 0);
 }
 
 void check_address(std::string_view text) {

@@ -7,7 +7,7 @@ source "$(dirname "$0")/lib.sh"
 deadline=4000
 new_fs deadline=$deadline
 free_lock() { flock -n "$DIR/lock" true; }
-entries() { grep -c " $MNT fuse.rmemfs " /proc/self/mounts; }
+entries() { grep -c " $MNT fuse.rmemfs " /proc/self/mounts || true; }
 # says STATUS PATTERN COMMAND...: it ends with this status, and its one sentence matches.
 says() {
   local expected=$1 pattern=$2 status=0; shift 2
@@ -45,6 +45,27 @@ kill_node 1
 until rmemctl nodes "$MNT" | grep -q unreachable; do sleep 0.05; done
 within 1000 "umount, node dead for a while" umount "$MNT"
 within 4000 "and the daemon's end" gone_within 5 umount
+start_node 1
+
+# What a mapping stored and no node takes is written back, in vain, when its process ends: that takes the deadline, once, and
+# nothing is left for umount.
+mount_fs deadline=1500
+"$HELPERS/pattern" write "$MNT/file" 40000000 1
+spawn holder python3 -c "
+import mmap, os, sys, time
+m = mmap.mmap(os.open('$MNT/file', os.O_RDWR), 0)
+for i in range(0, len(m), 4096):
+    m[i:i + 4] = b'abcd'
+print('stored', flush=True)
+time.sleep(60)"
+wait_for 10 grep -q stored "$WORK/holder.log" || fail "the mapping"
+kill_node 1
+! umount "$MNT" 2>/dev/null || fail "a mount with a mapping was unmounted"
+signal TERM holder
+within 4000 "the end of a process whose mapping cannot be written back" ended holder 20
+reap holder || true
+within 1000 "umount after it" umount "$MNT"
+gone_within 5 umount
 start_node 1
 
 say "rmemctl umount"
@@ -143,7 +164,15 @@ touch "$WORK/go"
 reap inside || fail "what was in the stale mount works still: $(cat "$WORK/cwd" "$WORK/fd")"
 grep -q 'not connected' "$WORK/fd" || fail "an open file of the stale mount says: $(cat "$WORK/fd")"
 kill_now mount; MOUNT_PID=
-within 2000 "rmemctl umount of a stale mount" rmemctl umount "$MNT"
+ln -s "$MNT" "$WORK/link"
+within 2000 "rmemctl umount of a stale mount" rmemctl umount "$WORK/link"
+[ "$(entries)" = 0 ] || fail "a stale mount is still there after rmemctl umount"
+mkdir "$WORK/foreign"
+exec 9<>/dev/fuse
+mount -i -t fuse.foreign -o fd=9,rootmode=40000,user_id=0,group_id=0 foreign "$WORK/foreign"
+exec 9>&-
+says 1 "$WORK/foreign is a stale mount of another file system" rmemfs -o replace_stale "$DIR" "$WORK/foreign"
+umount -l "$WORK/foreign" || fail "somebody else's stale mount was replaced"
 replace
 pass "-o replace_stale; what was inside goes on with an error"
 say "a mount point whose daemon is frozen is not waited for"

@@ -45,11 +45,15 @@ BOOST_AUTO_TEST_CASE(of_two_words_that_exclude_each_other_the_later_one_holds) {
   BOOST_TEST(!parsed("ro,rw").read_only());
 }
 
-BOOST_AUTO_TEST_CASE(access_times_are_one_of_three) {
-  BOOST_TEST((access_times_of(parsed("").mount_flags()) == AccessTimes::kRelative));
-  BOOST_TEST((access_times_of(parsed("relatime").mount_flags()) == AccessTimes::kRelative));
-  BOOST_TEST((access_times_of(parsed("noatime").mount_flags()) == AccessTimes::kNone));
-  BOOST_TEST((access_times_of(parsed("noatime,strictatime").mount_flags()) == AccessTimes::kStrict));
+BOOST_AUTO_TEST_CASE(access_times_follow_one_of_three_rules_and_directories_may_be_left_out) {
+  const auto rule_of = [](std::string_view text) { return access_times_of(parsed(text).mount_flags()).rule; };
+  BOOST_TEST((rule_of("") == AccessTimes::Rule::kRelative));
+  BOOST_TEST((rule_of("relatime") == AccessTimes::Rule::kRelative));
+  BOOST_TEST((rule_of("noatime") == AccessTimes::Rule::kNever));
+  BOOST_TEST((rule_of("noatime,strictatime") == AccessTimes::Rule::kAlways));
+  BOOST_TEST((rule_of("strictatime,ro") == AccessTimes::Rule::kNever));
+  BOOST_TEST(access_times_of(parsed("").mount_flags()).directories);
+  BOOST_TEST(!access_times_of(parsed("nodiratime").mount_flags()).directories);
 }
 
 BOOST_AUTO_TEST_CASE(a_comma_between_quotes_is_part_of_a_context) {
