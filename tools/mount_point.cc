@@ -128,6 +128,13 @@ Result<void> check_mountpoint(const std::string& mountpoint, bool replace_stale)
   }
 }
 
+std::string name_of(int pid) {
+  std::ifstream comm("/proc/" + std::to_string(pid) + "/comm");
+  std::string name;
+  std::getline(comm, name);
+  return name;
+}
+
 bool is_stopped(int pid) {
   const char state = state_of(pid);
   return state == 'T' || state == 't';

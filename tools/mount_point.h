@@ -26,5 +26,7 @@ Result<void> detach(const MountEntry& mount, Detach how, std::uint32_t timeout_m
 
 // Whether a process is stopped (SIGSTOP, a debugger).
 bool is_stopped(int pid);
+// A process's name; empty: it has ended.
+std::string name_of(int pid);
 
 }  // namespace rmemfs

@@ -84,7 +84,8 @@ int UmountCommand::run() {
     return kNoAnswer;
   }
   // As a crash: what was acknowledged is in the journal, and the next mount finds it.
-  ::kill(daemon, SIGKILL);
+  // Only an rmemfs: what a lock file says may be anybody's text.
+  if (name_of(daemon) == "rmemfs") ::kill(daemon, SIGKILL);
   if (let_go(mount->directory, daemon, kKillMs, true)) return 0;
   cli::print_error(kProgram, "the daemon, pid " + pid + ", does not end even when killed");
   return kNoAnswer;
