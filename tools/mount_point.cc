@@ -96,32 +96,25 @@ Result<void> detach(const MountEntry& mount, Detach how, std::uint32_t timeout_m
 }
 
 Result<void> check_mountpoint(const std::string& mountpoint, bool replace_stale) {
+  // Each sentence ends with what is to be done, mostly to the mount point.
+  const auto refused = [&mountpoint](const char* why, const char* command) {
+    std::string sentence = "mount point ";
+    sentence.append(mountpoint).append(why).append(command).append(" ").append(mountpoint);
+    return Error(Errc::kInvalid, "", std::move(sentence));
+  };
   for (int stale = 0;; ++stale) {
     ASSIGN_OR_RETURN(const std::optional<int> error,
                      bounded_call([path = mountpoint.c_str()] { return look_at(path); }, kLookMs));
     if (!error) {
-      return Error(Errc::kInvalid, "",
-                   "mount point " + mountpoint +
-                       " does not answer: the daemon of a mount there is stopped or hangs; "
-                       "rmemctl umount --force " +
-                       mountpoint + " ends it");
+      return refused(" does not answer, because the daemon of a mount there is stopped or hangs; to end it, run: ",
+                     "rmemctl umount --force");
     }
     if (*error == 0) return success();
     if (!is_stale(*error)) return Error(errc_from_errno(*error), "mount point", mountpoint);
     const auto mount = mount_at(mountpoint);
-    if (!mount) {
-      return Error(Errc::kInvalid, "",
-                   "mount point " + mountpoint +
-                       " is a stale mount of another file system, whose daemon is gone; run: "
-                       "umount -l " +
-                       mountpoint);
-    }
+    if (!mount) return refused(" is a stale mount of another file system, whose daemon is gone; run: ", "umount -l");
     if (!replace_stale) {
-      return Error(Errc::kInvalid, "",
-                   "mount point " + mountpoint +
-                       " is a stale mount whose daemon is gone; mount with -o replace_stale, "
-                       "or run: umount -l " +
-                       mountpoint);
+      return refused(" is a stale mount whose daemon is gone; mount with -o replace_stale, or run: ", "umount -l");
     }
     if (stale >= kMostStale) return Error(Errc::kTooMany, "stale mounts", mountpoint);
     RETURN_IF_ERROR(detach(*mount, Detach::kLazy, kDetachMs));
