@@ -251,8 +251,8 @@ Task<Result<std::size_t>> NullFiles::read(RequestContext, InodeNumber ino, std::
   co_return length;
 }
 
-Task<Result<void>> NullFiles::write(RequestContext, InodeNumber ino, std::uint64_t offset,
-                                    std::span<const std::byte> from) {
+Task<Result<std::size_t>> NullFiles::write(RequestContext, InodeNumber ino, std::uint64_t offset,
+                                           std::span<const std::byte> from) {
   {
     MutexLock lock(mutex_);
     Node* const node = find(ino);
@@ -265,7 +265,7 @@ Task<Result<void>> NullFiles::write(RequestContext, InodeNumber ino, std::uint64
     std::memcpy(area_ + at, from.data() + done, piece);
     done += piece;
   }
-  co_return success();
+  co_return from.size();
 }
 
 Task<Result<void>> NullFiles::fallocate(RequestContext, InodeNumber ino, Fallocate mode, std::uint64_t offset,
@@ -300,25 +300,17 @@ Result<std::uint64_t> NullFiles::seek(InodeNumber ino, std::uint64_t offset, boo
 
 Task<Result<void>> NullFiles::fsync(InodeNumber) { co_return success(); }
 
-Result<std::uint64_t> NullFiles::open_directory(InodeNumber ino) {
-  MutexLock lock(mutex_);
-  RETURN_IF_ERROR(find_directory(ino));
-  return ino.value();
-}
-
-Result<void> NullFiles::close_directory(std::uint64_t) { return success(); }
-
 // Cookies: 1 and 2 behind "." and "..", and place + 3 behind a child. Entries are given without the lock being held,
 // as the sink is not ours; the kernel holds the directory still meanwhile.
-Result<void> NullFiles::read_directory(std::uint64_t handle, std::uint64_t offset, bool plus, std::size_t limit,
+Result<void> NullFiles::read_directory(InodeNumber ino, std::uint64_t offset, bool plus, std::size_t limit,
                                        const Sink& sink) {
-  const auto self = static_cast<Index>(handle);
+  const auto self = static_cast<Index>(ino.value());
   for (std::size_t given = 0; given < limit; ++given) {
     DirectoryEntry entry;
     Attributes about;
     {
       MutexLock lock(mutex_);
-      ASSIGN_OR_RETURN(const Node* node, find_directory(InodeNumber(handle)));
+      ASSIGN_OR_RETURN(const Node* node, find_directory(ino));
       if (offset < 2) {
         entry.name = offset == 0 ? "." : "..";
         about = attributes(offset == 0 ? self : node->parent);

@@ -57,8 +57,8 @@ class NullFiles final : public FileOperations {
 
   Task<Result<std::size_t>> read(RequestContext context, InodeNumber ino, std::uint64_t offset,
                                  std::span<std::byte> to) override;
-  Task<Result<void>> write(RequestContext context, InodeNumber ino, std::uint64_t offset,
-                           std::span<const std::byte> from) override;
+  Task<Result<std::size_t>> write(RequestContext context, InodeNumber ino, std::uint64_t offset,
+                                  std::span<const std::byte> from) override;
   Task<Result<void>> fallocate(RequestContext context, InodeNumber ino, Fallocate mode, std::uint64_t offset,
                                std::uint64_t length) override;
   Task<Result<std::uint64_t>> copy_range(RequestContext context, InodeNumber from, std::uint64_t from_offset,
@@ -67,9 +67,7 @@ class NullFiles final : public FileOperations {
   Result<std::uint64_t> seek(InodeNumber ino, std::uint64_t offset, bool hole) override;
   Task<Result<void>> fsync(InodeNumber ino) override;
 
-  Result<std::uint64_t> open_directory(InodeNumber ino) override;
-  Result<void> close_directory(std::uint64_t handle) override;
-  Result<void> read_directory(std::uint64_t handle, std::uint64_t offset, bool plus, std::size_t limit,
+  Result<void> read_directory(InodeNumber ino, std::uint64_t offset, bool plus, std::size_t limit,
                               const Sink& sink) override;
 
   std::size_t purging() const override { return 0; }

@@ -21,6 +21,7 @@ namespace rmemfs {
   X(kRename, "requests.rename")                     \
   X(kLink, "requests.link")                         \
   X(kOpen, "requests.open")                         \
+  X(kOpendir, "requests.opendir")                   \
   X(kRead, "requests.read")                         \
   X(kWrite, "requests.write")                       \
   X(kFsync, "requests.fsync")                       \
@@ -29,7 +30,9 @@ namespace rmemfs {
   X(kFallocate, "requests.fallocate")               \
   X(kSeek, "requests.seek")                         \
   X(kCopy, "requests.copy")                         \
-  X(kAttributes, "requests.attributes")             \
+  X(kGetAttribute, "requests.getxattr")             \
+  X(kListAttributes, "requests.listxattr")          \
+  X(kSetAttribute, "requests.setxattr")             \
   X(kErrors, "requests.failed")                     \
   X(kReadBytes, "bytes.read")                       \
   X(kWrittenBytes, "bytes.written")                 \
@@ -44,6 +47,7 @@ namespace rmemfs {
   X(kDoorbells, "transport.doorbells")              \
   X(kSignalled, "transport.completions")            \
   X(kReconnects, "transport.reconnects")            \
+  X(kRequests, "lane.requests")                     \
   X(kSpins, "lane.spins")                           \
   X(kSpinHits, "lane.spin_hits")                    \
   X(kSleeps, "lane.sleeps")

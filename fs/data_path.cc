@@ -107,9 +107,9 @@ Task<Result<std::size_t>> DataPath::read(RequestContext context, InodeRef inode,
   co_return length;
 }
 
-Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::uint64_t offset,
-                                   std::span<const std::byte> from, SetId set_id) {
-  if (from.empty()) co_return success();
+Task<Result<std::size_t>> DataPath::write(RequestContext context, InodeRef inode, std::uint64_t offset,
+                                          std::span<const std::byte> from, SetId set_id) {
+  if (from.empty()) co_return std::size_t{0};
   const TimePoint limit = limit_from_now();
   RangeLock::Guard guard;
   for (;;) {
@@ -125,13 +125,15 @@ Task<Result<void>> DataPath::write(RequestContext context, InodeRef inode, std::
     guard.release();
   }
 
-  while (!from.empty()) {
-    CO_ASSIGN_OR_RETURN(const std::uint64_t written,
-                        co_await write_planned(context, inode, offset, from, set_id, limit));
-    offset += written;
-    from = from.subspan(written);
+  std::size_t done = 0;
+  while (done < from.size()) {
+    const auto written = co_await write_planned(context, inode, offset + done, from.subspan(done), set_id, limit);
+    // What is committed is part of the file, which the caller has to know; the next call meets the error again.
+    if (!written.ok() && done == 0) co_return written.error();
+    if (!written.ok()) break;
+    done += *written;
   }
-  co_return success();
+  co_return done;
 }
 
 Task<Result<std::uint64_t>> DataPath::write_planned(RequestContext context, InodeRef inode, std::uint64_t offset,
@@ -248,8 +250,27 @@ Task<Result<void>> DataPath::punch(RequestContext context, InodeRef inode, std::
   co_return co_await manager_.punch(inode, offset, length, set_id, context.request);
 }
 
+Result<DirtyRegions::Entries> DataPath::dirty_regions(Inode& inode) {
+  DirtyRegions::Entries entries = dirty_.snapshot(inode.ino);
+  const auto lost = [](const DirtyRegions::Entry& entry) { return entry.chunk->state.load() == ChunkState::kLost; };
+  if (std::none_of(entries.begin(), entries.end(), lost)) return entries;
+  // Nothing new is put into a chunk that is lost, so what a change under way does not matter here.
+  ASSIGN_OR_RETURN(const Pieces pieces, manager_.map(inode, 0, kMaxFileBytes));
+  DirtyRegions::Entries gone;
+  for (const DirtyRegions::Entry& entry : entries) {
+    if (!lost(entry)) continue;
+    const bool named =
+        std::any_of(pieces.begin(), pieces.end(), [&](const Piece& p) { return p.chunk == entry.chunk; });
+    if (named) return Error(Errc::kRegionLost, "fsync");
+    gone.push_back(entry);
+  }
+  dirty_.persisted(inode.ino, gone);
+  std::erase_if(entries, lost);
+  return entries;
+}
+
 Task<Result<void>> DataPath::persist(InodeRef inode) {
-  const DirtyRegions::Entries entries = dirty_.snapshot(inode->ino);
+  CO_ASSIGN_OR_RETURN(const DirtyRegions::Entries entries, dirty_regions(*inode));
   if (!entries.empty()) {
     const TimePoint limit = limit_from_now();
     // A PERSIST counts for its own connection: each lane that wrote is visited.

@@ -45,15 +45,17 @@ class DataPath {
 
   // Fills `to` from `offset`; returns the bytes before the end of the file. Holes are zeros.
   Task<Result<std::size_t>> read(RequestContext context, InodeRef inode, std::uint64_t offset, std::span<std::byte> to);
-  // Writes all of `from` or fails; in very fragmented space, a beginning of it may be written then.
-  Task<Result<void>> write(RequestContext context, InodeRef inode, std::uint64_t offset,
-                           std::span<const std::byte> from, SetId set_id);
+  // Writes `from`; returns how much of it is part of the file now, at least one byte of it. It is less than all only
+  // when very fragmented space took more than one transaction and not the first of them failed.
+  Task<Result<std::size_t>> write(RequestContext context, InodeRef inode, std::uint64_t offset,
+                                  std::span<const std::byte> from, SetId set_id);
   Task<Result<Attributes>> truncate(RequestContext context, InodeRef inode, std::uint64_t size, AttributeChange change);
   Task<Result<void>> allocate(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length,
                               AllocateMode mode);
   Task<Result<void>> punch(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length,
                            SetId set_id);
-  // Data and metadata of the inode survive what the mount promises.
+  // Data and metadata of the inode survive what the mount promises. What was written and is lost since is an error each
+  // time, until it is no part of the file any more: so everybody who has the file open hears of it.
   Task<Result<void>> persist(InodeRef inode);
 
   void forget(InodeNumber ino) { dirty_.forget(ino); }
@@ -78,6 +80,8 @@ class DataPath {
   bool note_written(InodeNumber ino, const ConnectionSet& connections, const OperationBatch& batch);
   // Zeros to `zeros`, which belong to the file already.
   Task<Result<void>> write_zeros(RequestContext context, Pieces zeros, TimePoint limit);
+  // What is to be persisted but for regions that are lost and of which the file has nothing any more. kRegionLost.
+  Result<DirtyRegions::Entries> dirty_regions(Inode& inode);
   // PERSIST for each region of a completed batch that needs one (D4 in data_path.cc).
   Task<Result<void>> persist_before_naming(RequestContext context, const OperationBatch& written, TimePoint limit);
 

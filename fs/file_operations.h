@@ -44,7 +44,7 @@ class FileOperations {
   virtual Result<std::string> readlink(InodeNumber ino) = 0;
 
   // Extended attributes: of the namespaces user, trusted and security, and the two access lists. kNotSupported for
-  // others. list_extended: each name with a NUL behind it; those of trusted for root only.
+  // others, and for lists with -o noacl. list_extended: each name with a NUL behind it; those of trusted for root only.
   virtual Result<std::string> get_extended(InodeNumber ino, std::string_view name) = 0;
   virtual Result<std::string> list_extended(RequestContext context, InodeNumber ino) = 0;
   virtual Task<Result<void>> set_extended(RequestContext context, InodeNumber ino, ExtendedChange change) = 0;
@@ -65,8 +65,9 @@ class FileOperations {
   // Data of regular files: kIsDirectory and kInvalid for others.
   virtual Task<Result<std::size_t>> read(RequestContext context, InodeNumber ino, std::uint64_t offset,
                                          std::span<std::byte> to) = 0;
-  virtual Task<Result<void>> write(RequestContext context, InodeNumber ino, std::uint64_t offset,
-                                   std::span<const std::byte> from) = 0;
+  // How much of `from` is part of the file now: at least a byte, and nearly always all of it.
+  virtual Task<Result<std::size_t>> write(RequestContext context, InodeNumber ino, std::uint64_t offset,
+                                          std::span<const std::byte> from) = 0;
   enum class Fallocate { kExtend, kKeepSize, kPunchHole, kZeroRange, kZeroKeepSize };
   virtual Task<Result<void>> fallocate(RequestContext context, InodeNumber ino, Fallocate mode, std::uint64_t offset,
                                        std::uint64_t length) = 0;
@@ -79,13 +80,12 @@ class FileOperations {
   // fsync, fdatasync and fsyncdir: what the mount promises holds for everything acknowledged on this inode.
   virtual Task<Result<void>> fsync(InodeNumber ino) = 0;
 
-  // Directory streams. `offset` 0 reads from the start again, with what the directory holds then.
-  virtual Result<std::uint64_t> open_directory(InodeNumber ino) = 0;
-  virtual Result<void> close_directory(std::uint64_t handle) = 0;
-  // Gives entries to `sink` until it returns false (no room: that entry is given again next time) or the end. With
-  // `plus` the entry's attributes come along and a reference is counted, except for . and .. (and entries refused).
+  // Gives the entries behind the cookie `after` (0: from the start) to `sink`, about `limit` of them, until it returns
+  // false (no room) or the end. With `plus` the entry's attributes come along and a reference is counted, except for .
+  // and .. (and the entry refused). The next call goes on behind all entries with the last cookie: a sink that refuses
+  // one takes none with the same cookie.
   using Sink = std::function<bool(const DirectoryEntry& entry, const Attributes* attributes)>;
-  virtual Result<void> read_directory(std::uint64_t handle, std::uint64_t offset, bool plus, std::size_t limit,
+  virtual Result<void> read_directory(InodeNumber ino, std::uint64_t after, bool plus, std::size_t limit,
                                       const Sink& sink) = 0;
 
   // Work that goes on after its request was answered; an unmount waits until there is none.

@@ -1,4 +1,4 @@
-// Names, attributes and references. Data is in file_system_file.cc, directory streams in file_system_dir.cc.
+// Names, attributes and references. Data is in file_system_file.cc, the reading of directories in file_system_dir.cc.
 #include "fs/file_system.h"
 
 #include <sys/stat.h>
@@ -16,8 +16,7 @@ FileSystem::FileSystem(Manager& manager, const FileSystemOptions& options,
     : manager_(manager),
       options_(options),
       read_only_(options.read_only),
-      data_(manager, options.deadline_ms, std::move(lanes)),
-      streams_(options.max_directory_streams) {}
+      data_(manager, options.deadline_ms, std::move(lanes)) {}
 
 Result<void> FileSystem::writable() const {
   if (read_only()) return Error(Errc::kReadOnly, "write");
@@ -86,18 +85,17 @@ Result<Attributes> FileSystem::getattr(InodeNumber ino) {
 
 Task<Result<Attributes>> FileSystem::setattr(RequestContext context, InodeNumber ino, SetAttributes change) {
   CO_RETURN_IF_ERROR(writable());
+  // chown(2) clears them whoever calls.
+  const bool chown = change.change.uid || change.change.gid;
   if (change.size) {
     CO_ASSIGN_OR_RETURN(InodeRef file, regular(ino));
-    change.change.set_id = set_id_of(context, *file, context.clears_set_id);
-    // The permission bits may have an access list to take along.
-    const auto mode = std::exchange(change.change.mode, std::nullopt);
-    auto truncated = co_await data_.truncate(context, file, *change.size, change.change);
-    if (!mode || !truncated.ok()) co_return truncated;
-    change.change = AttributeChange();
-    change.change.mode = mode;
-    co_return co_await manager_.set_attributes(std::move(file), change.change, context.request);
+    CO_RETURN_IF_ERROR(co_await drop_capabilities(context, file));
+    // Who gives the permission bits says what becomes of these.
+    if (!change.change.mode) change.change.set_id = set_id_of(context, *file, chown || context.clears_set_id);
+    co_return co_await data_.truncate(context, file, *change.size, change.change);
   }
   CO_ASSIGN_OR_RETURN(InodeRef inode, manager_.get(ino));
+  if (chown) CO_RETURN_IF_ERROR(co_await drop_capabilities(context, inode));
   if (change.set_id_only) {
     change.change.set_id = set_id_of(context, *inode, true);
     const Attributes now = manager_.attributes(*inode);
@@ -105,14 +103,15 @@ Task<Result<Attributes>> FileSystem::setattr(RequestContext context, InodeNumber
     clear_set_id(after, change.change.set_id);
     if (after.mode != now.mode && context.uid != 0 && context.uid != now.uid) co_return now;
   }
-  // chown(2) clears them whoever calls.
-  if (change.change.uid || change.change.gid) change.change.set_id = set_id_of(context, *inode, true);
+  if (chown) change.change.set_id = set_id_of(context, *inode, true);
   co_return co_await manager_.set_attributes(std::move(inode), change.change, context.request);
 }
 
 Result<std::string> FileSystem::readlink(InodeNumber ino) {
   ASSIGN_OR_RETURN(const InodeRef inode, manager_.get(ino));
-  return manager_.readlink(*inode);
+  auto target = manager_.readlink(*inode);
+  if (target.ok()) manager_.accessed(inode);
+  return target;
 }
 
 Task<Result<Attributes>> FileSystem::make_node(RequestContext context, InodeNumber parent, std::string_view name,

@@ -2,8 +2,8 @@
 //
 // An inode without a name lives while it is referenced.
 // There are no open files here: the caller of an inode's operations holds a reference, which is all that POSIX's
-// "open but unlinked" needs, and permissions are checked by the kernel. Directory streams have handles, because a
-// stream knows more than the cookie where it stands.
+// "open but unlinked" needs, and permissions are checked by the kernel. A directory stream is nothing but the cookie
+// where it stands.
 //
 // Threads: any lane (the context's connections are its own). Methods that return Result never suspend; they may read
 // the local disk. Tasks suspend on remote memory, journal slots and range locks, each for at most its deadline.
@@ -20,7 +20,6 @@
 
 #include "fs/data_path.h"
 #include "fs/file_operations.h"
-#include "fs/handle_table.h"
 #include "fs/inode_table.h"
 #include "manager/manager.h"
 #include "util/result.h"
@@ -30,8 +29,9 @@ namespace rmemfs {
 
 struct FileSystemOptions {
   std::uint32_t deadline_ms = 10000;
-  std::uint32_t max_directory_streams = 65536;
   bool read_only = false;
+  bool extended = true;      // false: the kernel does not ask for extended attributes
+  bool access_lists = true;  // false: it does not look at access lists, so none can be set or seen
 };
 
 class FileSystem final : public FileOperations {
@@ -64,8 +64,8 @@ class FileSystem final : public FileOperations {
 
   Task<Result<std::size_t>> read(RequestContext context, InodeNumber ino, std::uint64_t offset,
                                  std::span<std::byte> to) override;
-  Task<Result<void>> write(RequestContext context, InodeNumber ino, std::uint64_t offset,
-                           std::span<const std::byte> from) override;
+  Task<Result<std::size_t>> write(RequestContext context, InodeNumber ino, std::uint64_t offset,
+                                  std::span<const std::byte> from) override;
   Task<Result<void>> fallocate(RequestContext context, InodeNumber ino, Fallocate mode, std::uint64_t offset,
                                std::uint64_t length) override;
   Task<Result<std::uint64_t>> copy_range(RequestContext context, InodeNumber from, std::uint64_t from_offset,
@@ -74,9 +74,7 @@ class FileSystem final : public FileOperations {
   Result<std::uint64_t> seek(InodeNumber ino, std::uint64_t offset, bool hole) override;
   Task<Result<void>> fsync(InodeNumber ino) override;
 
-  Result<std::uint64_t> open_directory(InodeNumber ino) override;
-  Result<void> close_directory(std::uint64_t handle) override;
-  Result<void> read_directory(std::uint64_t handle, std::uint64_t offset, bool plus, std::size_t limit,
+  Result<void> read_directory(InodeNumber ino, std::uint64_t after, bool plus, std::size_t limit,
                               const Sink& sink) override;
 
   // Whether changes are refused from now on (kReadOnly); those that are under way go on.
@@ -89,12 +87,6 @@ class FileSystem final : public FileOperations {
   std::size_t referenced_inodes() const { return inodes_.size(); }
 
  private:
-  struct DirectoryStream {
-    InodeNumber ino;
-    DirectoryCursor cursor;         // after the last entry that the sink took
-    std::atomic<bool> busy{false};  // the kernel serializes a stream's reads; a second reader gets kBusy
-  };
-
   Result<Attributes> lookup_by_number(InodeNumber ino);
   Result<InodeRef> regular(InodeNumber ino);
   Result<void> writable() const;
@@ -102,6 +94,8 @@ class FileSystem final : public FileOperations {
   static bool keeps_group_id(const RequestContext& context, const Attributes& attributes);
   // What becomes of the set-ID bits when the caller changes the file's bytes or owner.
   SetId set_id_of(const RequestContext& context, Inode& inode, bool clears) const;
+  // When the kernel cannot see capabilities it does not remove them either: so what takes them away does it here.
+  Task<Result<void>> drop_capabilities(RequestContext context, InodeRef inode);
   // The inode may have lost its last name.
   void after_unlink(const InodeRef& gone);
   // Queues a purge; runs after the present request, on this lane.
@@ -114,7 +108,6 @@ class FileSystem final : public FileOperations {
   std::atomic<bool> read_only_;
   DataPath data_;
   InodeTable inodes_;
-  HandleTable<DirectoryStream> streams_;
 
   // Inodes waiting to be purged, at most one per inode that was ever referenced; one coroutine works on them, so a
   // removed tree does not fill the journal with purges ahead of new requests.

@@ -8,9 +8,12 @@ namespace rmemfs {
 namespace {
 
 constexpr std::string_view kTrusted = "trusted.";
+constexpr std::string_view kCapabilities = "security.capability";
 
-Result<void> check_name(std::string_view name) {
-  if (name == kAccessListName || name == kDefaultListName) return success();
+bool is_access_list(std::string_view name) { return name == kAccessListName || name == kDefaultListName; }
+
+Result<void> check_name(std::string_view name, bool access_lists) {
+  if (is_access_list(name) && access_lists) return success();
   for (const std::string_view prefix : {std::string_view("user."), kTrusted, std::string_view("security.")}) {
     if (!name.starts_with(prefix)) continue;
     if (name.size() == prefix.size()) return Error(Errc::kInvalid, "attribute name");
@@ -22,7 +25,7 @@ Result<void> check_name(std::string_view name) {
 }  // namespace
 
 Result<std::string> FileSystem::get_extended(InodeNumber ino, std::string_view name) {
-  RETURN_IF_ERROR(check_name(name));
+  RETURN_IF_ERROR(check_name(name, options_.access_lists));
   ASSIGN_OR_RETURN(const InodeRef inode, manager_.get(ino));
   return manager_.get_extended(*inode, name);
 }
@@ -33,6 +36,7 @@ Result<std::string> FileSystem::list_extended(RequestContext context, InodeNumbe
   std::string list;
   for (const std::string& name : names) {
     if (context.uid != 0 && name.starts_with(kTrusted)) continue;
+    if (!options_.access_lists && is_access_list(name)) continue;
     list += name;
     list += '\0';
   }
@@ -41,12 +45,21 @@ Result<std::string> FileSystem::list_extended(RequestContext context, InodeNumbe
 
 Task<Result<void>> FileSystem::set_extended(RequestContext context, InodeNumber ino, ExtendedChange change) {
   CO_RETURN_IF_ERROR(writable());
-  CO_RETURN_IF_ERROR(check_name(change.name));
+  CO_RETURN_IF_ERROR(check_name(change.name, options_.access_lists));
   CO_ASSIGN_OR_RETURN(InodeRef inode, manager_.get(ino));
   if (change.name == kAccessListName && change.value) {
     change.clear_group_id = !keeps_group_id(context, manager_.attributes(*inode));
   }
   co_return co_await manager_.set_extended(std::move(inode), change, context.request);
+}
+
+Task<Result<void>> FileSystem::drop_capabilities(RequestContext context, InodeRef inode) {
+  if (options_.extended || manager_.attributes(*inode).extended_bytes == 0) co_return success();
+  ExtendedChange change;
+  change.name = kCapabilities;
+  auto dropped = co_await manager_.set_extended(std::move(inode), change, context.request);
+  if (!dropped.ok() && dropped.error().code != Errc::kNoAttribute) co_return dropped;
+  co_return success();
 }
 
 }  // namespace rmemfs

@@ -57,9 +57,10 @@ void op_init(void* userdata, fuse_conn_info* connection) noexcept {
                         FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_WRITEBACK_CACHE);
   const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
                           FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPORT_SUPPORT |
-                          FUSE_CAP_POSIX_ACL | FUSE_CAP_DONT_MASK;
+                          FUSE_CAP_DONT_MASK | (adapter.options.access_lists ? FUSE_CAP_POSIX_ACL : 0);
   connection->want |= connection->capable & wanted;
   adapter.stateless_open = (connection->capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
+  adapter.stateless_opendir = (connection->capable & FUSE_CAP_NO_OPENDIR_SUPPORT) != 0;
   connection->max_write = kMaxRequestData;
   connection->max_readahead = std::max<unsigned>(connection->max_readahead, kMaxRequestData);
   // Read-ahead and asynchronous direct I/O may take half of one lane's buffers, so that a node that does not answer

@@ -1,4 +1,4 @@
-// Directory streams.
+// Directories. They are not opened: a READDIR says where it goes on, which is all there is to know.
 #include <algorithm>
 #include <vector>
 
@@ -7,75 +7,105 @@
 namespace rmemfs::fuse_detail {
 namespace {
 
-void op_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info* file) noexcept {
-  const Call call(req, Counter::kOpen);
-  const auto handle = call.files().open_directory(InodeNumber(ino));
-  if (!handle.ok()) return reply_error(call, handle.error());
-  file->fh = *handle;
-  // The kernel drops its cached listing at every change that it makes, and nobody else makes any.
+void op_opendir(fuse_req_t req, fuse_ino_t, fuse_file_info* file) noexcept {
+  const Call call(req, Counter::kOpendir);
+  if (call.adapter.stateless_opendir) {
+    fuse_reply_err(req, ENOSYS);  // "never ask again": the kernel keeps listings, and drops one at each change it makes
+    return;
+  }
+  file->fh = 0;
   file->cache_readdir = 1;
   file->keep_cache = 1;
-  if (fuse_reply_open(req, file) != 0) static_cast<void>(call.files().close_directory(*handle));
+  fuse_reply_open(req, file);
 }
 
-void op_releasedir(fuse_req_t req, fuse_ino_t, fuse_file_info* file) noexcept {
-  const Call call(req, Counter::kOpen);
-  reply_status(call, call.files().close_directory(file->fh));
-}
+// One reply to READDIR. What has the same position goes in together or not at all, because the kernel asks for what
+// is behind a position.
+class Listing {
+ public:
+  Listing(const Call& call, std::size_t size, bool plus)
+      : call_(call),
+        out_(reinterpret_cast<char*>(call.buffer.data().data())),
+        size_(std::min(size, kMaxRequestData)),
+        plus_(plus) {}
 
-void read_entries(const Call& call, std::size_t size, off_t offset, std::uint64_t handle, bool plus) {
-  size = std::min(size, kMaxRequestData);
-  char* const out = reinterpret_cast<char*>(call.buffer.data().data());
-  std::size_t used = 0;
-  std::vector<InodeNumber> counted;
-  const auto sink = [&](const DirectoryEntry& entry, const Attributes* attributes) {
+  bool add(const DirectoryEntry& entry, const Attributes* attributes) {
+    if (used_ == 0 || entry.cookie != position_) {
+      position_ = entry.cookie;
+      whole_bytes_ = used_;
+      whole_counted_ = counted_.size();
+    }
+    const std::size_t need = put(entry, attributes);
+    if (need > size_ - used_) {
+      refused_ = true;
+      used_ = whole_bytes_;
+      give_back(whole_counted_);
+      return false;
+    }
+    used_ += need;
+    if (attributes != nullptr) counted_.push_back(attributes->ino);
+    return true;
+  }
+
+  void reply(const Result<void>& result) {
+    // An error behind the first entries is met again by the next call.
+    if (used_ == 0 && !result.ok()) return reply_error(call_, result.error());
+    if (used_ == 0 && refused_) return reply_error(call_, Error(Errc::kInvalid, "readdir"));
+    if (fuse_reply_buf(call_.request, out_, used_) != 0) give_back(0);
+  }
+
+ private:
+  std::size_t put(const DirectoryEntry& entry, const Attributes* attributes) {
     fuse_entry_param param{};
     const auto next = static_cast<off_t>(entry.cookie);
-    std::size_t need;
-    if (plus) {
-      if (attributes != nullptr) {
-        param.ino = attributes->ino.value();
-        param.attr = to_stat(*attributes);
-        param.attr_timeout = call.adapter.options.attribute_timeout_s;
-        param.entry_timeout = call.adapter.options.entry_timeout_s;
-      } else {
-        param.attr.st_ino = entry.ino.value();  // inode 0 in the entry: the name only
-        param.attr.st_mode = static_cast<mode_t>(entry.type) << 12;
-      }
-      need = fuse_add_direntry_plus(call.request, out + used, size - used, entry.name.c_str(), &param, next);
+    if (plus_ && attributes != nullptr) {
+      param = to_entry(call_, *attributes);
     } else {
-      param.attr.st_ino = entry.ino.value();
+      param.attr.st_ino = entry.ino.value();  // inode 0 in the entry: the name only
       param.attr.st_mode = static_cast<mode_t>(entry.type) << 12;
-      need = fuse_add_direntry(call.request, out + used, size - used, entry.name.c_str(), &param.attr, next);
     }
-    if (need > size - used) return false;
-    used += need;
-    if (attributes != nullptr) counted.push_back(attributes->ino);
-    return true;
-  };
-  const std::size_t smallest = plus ? 160 : 32;
-  const auto result = call.files().read_directory(handle, static_cast<std::uint64_t>(offset), plus,
-                                                  std::max<std::size_t>(size / smallest, 2), sink);
-  // An error behind the first entries is met again by the next call.
-  const bool failed = !result.ok() && used == 0;
-  if (failed) return reply_error(call, result.error());
-  if (fuse_reply_buf(call.request, out, used) != 0) {
-    for (InodeNumber ino : counted) call.files().forget(ino, 1);
+    char* const at = out_ + used_;
+    const std::size_t room = size_ - used_;
+    return plus_ ? fuse_add_direntry_plus(call_.request, at, room, entry.name.c_str(), &param, next)
+                 : fuse_add_direntry(call_.request, at, room, entry.name.c_str(), &param.attr, next);
   }
+  void give_back(std::size_t from) {
+    for (std::size_t i = from; i < counted_.size(); ++i) call_.files().forget(counted_[i], 1);
+    counted_.resize(from);
+  }
+
+  const Call& call_;
+  char* const out_;
+  const std::size_t size_;
+  const bool plus_;
+  std::size_t used_ = 0;
+  bool refused_ = false;
+  std::vector<InodeNumber> counted_;
+  // Of the entries that have the last position: it, and what was there before them.
+  std::uint64_t position_ = 0;
+  std::size_t whole_bytes_ = 0, whole_counted_ = 0;
+};
+
+void read_entries(const Call& call, fuse_ino_t ino, std::size_t size, off_t offset, bool plus) {
+  Listing listing(call, size, plus);
+  const std::size_t smallest = plus ? 160 : 32;
+  listing.reply(call.files().read_directory(
+      InodeNumber(ino), static_cast<std::uint64_t>(offset), plus,
+      std::clamp<std::size_t>(size / smallest, 2, kMaxRequestData / smallest),
+      [&](const DirectoryEntry& entry, const Attributes* attributes) { return listing.add(entry, attributes); }));
 }
 
-void op_readdir(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* file) noexcept {
-  read_entries(Call(req, Counter::kReaddir), size, offset, file->fh, false);
+void op_readdir(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t offset, fuse_file_info*) noexcept {
+  read_entries(Call(req, Counter::kReaddir), ino, size, offset, false);
 }
-void op_readdirplus(fuse_req_t req, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* file) noexcept {
-  read_entries(Call(req, Counter::kReaddir), size, offset, file->fh, true);
+void op_readdirplus(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t offset, fuse_file_info*) noexcept {
+  read_entries(Call(req, Counter::kReaddir), ino, size, offset, true);
 }
 
 }  // namespace
 
 void set_directory_operations(fuse_lowlevel_ops& table) {
   table.opendir = op_opendir;
-  table.releasedir = op_releasedir;
   table.readdir = op_readdir;
   table.readdirplus = op_readdirplus;
 }

@@ -18,13 +18,22 @@ void reply_text(const Call& call, const Result<std::string>& text, std::size_t s
   }
 }
 
+// With -o noxattr. Told once of each request, the kernel does not send it again, and itself answers EOPNOTSUPP.
+bool refused(const Call& call) {
+  if (call.adapter.options.extended) return false;
+  fuse_reply_err(call.request, ENOSYS);
+  return true;
+}
+
 void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char* name, std::size_t size) noexcept {
-  const Call call(req, Counter::kAttributes);
+  const Call call(req, Counter::kGetAttribute);
+  if (refused(call)) return;
   reply_text(call, call.files().get_extended(InodeNumber(ino), name), size);
 }
 
 void op_listxattr(fuse_req_t req, fuse_ino_t ino, std::size_t size) noexcept {
-  const Call call(req, Counter::kAttributes);
+  const Call call(req, Counter::kListAttributes);
+  if (refused(call)) return;
   reply_text(call, call.files().list_extended(call.context, InodeNumber(ino)), size);
 }
 
@@ -36,7 +45,8 @@ Task<void> do_set(Call call, InodeNumber ino, ExtendedChange change) {
 
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char* name, const char* value, std::size_t size,
                  int flags) noexcept {
-  Call call(req, Counter::kAttributes);
+  Call call(req, Counter::kSetAttribute);
+  if (refused(call)) return;
   ExtendedChange change;
   change.name = name;
   change.value = std::string_view(value, size);
@@ -46,7 +56,8 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char* name, const char* v
 }
 
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char* name) noexcept {
-  Call call(req, Counter::kAttributes);
+  Call call(req, Counter::kSetAttribute);
+  if (refused(call)) return;
   ExtendedChange change;
   change.name = name;
   spawn(do_set(std::move(call), InodeNumber(ino), change));

@@ -37,24 +37,30 @@ void op_read(fuse_req_t req, fuse_ino_t ino, std::size_t size, off_t offset, fus
   spawn(do_read(std::move(call), InodeNumber(ino), static_cast<std::uint64_t>(offset), size));
 }
 
-Task<void> do_write(Call call, InodeNumber ino, std::uint64_t offset, std::span<const std::byte> from) {
-  const auto result = co_await call.files().write(call.context, ino, offset, from);
-  if (!result.ok()) {
-    reply_error(call, result.error());
-    co_return;
-  }
-  call.count(Counter::kWrittenBytes, from.size());
-  fuse_reply_write(call.request, from.size());
+Task<void> do_write(Call call, InodeNumber ino, std::uint64_t offset, std::span<const std::byte> from,
+                    bool write_back) {
+  std::size_t done = 0;
+  do {
+    const auto result = co_await call.files().write(call.context, ino, offset + done, from.subspan(done));
+    if (!result.ok()) {
+      reply_error(call, result.error());
+      co_return;
+    }
+    done += *result;
+    // Of pages written back the kernel would take a part for the whole.
+  } while (write_back && done < from.size());
+  call.count(Counter::kWrittenBytes, done);
+  fuse_reply_write(call.request, done);
 }
 
 // O_APPEND is the kernel's: it finds the end under the inode's lock, and all changes of the size pass through it. Its
 // offset counts, because it sends the pieces of one long direct write at once, and lanes serve them in any order.
 void op_write(fuse_req_t req, fuse_ino_t ino, const char* data, std::size_t size, off_t offset,
-              fuse_file_info*) noexcept {
+              fuse_file_info* file) noexcept {
   const std::span<const std::byte> from(reinterpret_cast<const std::byte*>(data), size);
   Call call(req, Counter::kWrite);
   call.context.clears_set_id = (call.raw<fuse_write_in>().write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
-  spawn(do_write(std::move(call), InodeNumber(ino), static_cast<std::uint64_t>(offset), from));
+  spawn(do_write(std::move(call), InodeNumber(ino), static_cast<std::uint64_t>(offset), from, file->writepage != 0));
 }
 
 Task<void> do_fsync(Call call, InodeNumber ino) {

@@ -168,6 +168,7 @@ FuseLane::Serve FuseLane::serve() {
   fuse_in_header header;
   std::memcpy(&header, room.data(), sizeof header);
   request_number_ = header.unique;
+  connections_.counters.add(Counter::kRequests);
   temporary_file_request_ = header.opcode == FUSE_TMPFILE;
   if (temporary_file_request_) {
     header.opcode = FUSE_CREATE;

@@ -48,8 +48,8 @@ struct stat to_stat(const Attributes& attributes);
 fuse_entry_param to_entry(const Call& call, const Attributes& attributes);
 
 inline void reply_error(const Call& call, const Error& error) {
-  // An absent name is an answer, not a failure.
-  if (error.code != Errc::kNotFound) call.count(Counter::kErrors, 1);
+  // An absent name or attribute is an answer, not a failure.
+  if (error.code != Errc::kNotFound && error.code != Errc::kNoAttribute) call.count(Counter::kErrors, 1);
   fuse_reply_err(call.request, errno_of(error.code));
 }
 template <typename T>

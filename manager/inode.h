@@ -40,6 +40,7 @@ class InodeCharge {
     sum_->fetch_add(units_, std::memory_order_relaxed);
   }
   // Under the inode's mutex.
+  std::uint64_t units() const { return units_; }
   void set_extents(std::uint64_t extents) {
     const std::uint64_t units = kInodeUnits + extents;
     if (units == units_) return;
@@ -64,6 +65,8 @@ struct Inode {
   // Guarded by mutex:
   Attributes attributes;
   bool times_seen = true;        // by somebody, since a write changed them
+  bool access_noted = false;     // it waits for its access time to be written (manager_access.cc)
+  bool access_newer = false;     // and that time is not in its record yet
   InodeCharge charge;            // before the layout: taken back when that is freed
   std::optional<Layout> layout;  // loaded when first needed
 

@@ -43,6 +43,7 @@ class InodeCache {
     if (units_->load(std::memory_order_relaxed) > budget_units_) drop_excess();
   }
   std::size_t size() const;
+  std::uint64_t budget_units() const { return budget_units_; }
 
  private:
   static constexpr std::size_t kShards = 64;

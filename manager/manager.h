@@ -91,13 +91,7 @@ struct DirectoryEntry {
   std::string name;
   InodeNumber ino;
   std::uint8_t type = 0;
-  std::uint64_t cookie = 0;  // pass it to go on after this entry
-};
-
-// Where a directory stream stands. Exact while read in order; after seekdir only the cookie is known.
-struct DirectoryCursor {
-  std::uint64_t cookie = 0;  // 0: the start
-  std::string last_key;      // key of the entry with that cookie, if known
+  std::uint64_t cookie = 0;  // pass it to go on after this entry and any others with the same cookie
 };
 
 struct AllocateMode {
@@ -141,6 +135,7 @@ struct ManagerOptions {
   std::uint32_t heartbeat_ms = 1000;
   bool sync_commit = false;  // -o commit=sync: every operation awaits persist() before it returns
   bool degraded = false;     // mount although a node does not answer
+  AccessTimes access_times;
   std::size_t inode_cache_entries = 262144;
   // How a node's control client is made; NodeClient::make unless given (tests give nodes in memory).
   std::function<Result<std::unique_ptr<NodeClient>>(const std::string& address)> make_node_client;
@@ -156,7 +151,8 @@ class Manager {
   // Writes the first records (root directory) of a new file system through `home`. For mkfs.
   static Result<void> format(Home& home, const Superblock& superblock);
   // The most that one transaction of any operation may need, in bytes of its payload: what grows without bound is cut
-  // into several. A journal that cannot hold it (transaction_capacity) refuses some ordinary calls for ever.
+  // into several, and extended attributes are refused where a journal has no room for them. A journal that cannot hold
+  // it (transaction_capacity) refuses some ordinary calls for ever.
   static std::size_t largest_transaction_bytes();
   virtual ~Manager() = default;
 
@@ -167,9 +163,15 @@ class Manager {
   virtual std::uint64_t size(Inode& inode) = 0;
   virtual Task<Result<Attributes>> set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) = 0;
 
+  // The file has been read: its access time becomes now if the rule says so. It is written with the inode's next
+  // change, by persist() or close(), or with those of many others; a crash may lose it. Never waits.
+  virtual void accessed(const InodeRef& inode) = 0;
+  virtual void set_access_times(AccessTimes how) = 0;  // from now on; any thread
+
   // Extended attributes, and as such access lists (manager/posix_acl.h): they follow chmod and creation, and setting
   // one changes the permission bits. kNoAttribute; kExists and kNoAttribute as the mode says; kNoSpace above
-  // kMaxExtendedBytes for all of an inode, or above what the journal takes at once; kInvalid and kAccess for lists.
+  // kMaxExtendedBytes for all of an inode, or above what the journal takes at once with what may go along with it (for
+  // a default list: a new file that inherits it); kInvalid and kAccess for lists.
   virtual Result<std::string> get_extended(Inode& inode, std::string_view name) = 0;
   virtual Result<std::vector<std::string>> list_extended(Inode& inode) = 0;
   virtual Task<Result<void>> set_extended(InodeRef inode, ExtendedChange change, std::uint64_t request) = 0;
@@ -188,8 +190,9 @@ class Manager {
   virtual Task<Result<InodeRef>> rename(InodeRef parent, std::string_view name, InodeRef new_parent,
                                         std::string_view new_name, RenameMode mode, std::uint64_t request) = 0;
   virtual Result<std::string> readlink(Inode& inode) = 0;
-  // Up to `limit` entries after the cursor, which is moved. Empty: the end. Starts with . and .. .
-  virtual Result<std::vector<DirectoryEntry>> read_directory(Inode& directory, DirectoryCursor& cursor,
+  // About `limit` entries after those with the cookie `after` (0: from the start, which is . and ..). Empty: the end.
+  // Names whose hashes are equal have one cookie; they are given together, even if that is more than `limit`.
+  virtual Result<std::vector<DirectoryEntry>> read_directory(Inode& directory, std::uint64_t after,
                                                              std::size_t limit) = 0;
 
   // Frees an orphan's space and forgets it, in bounded transactions. Idempotent. Takes the inode's whole range lock.
@@ -269,7 +272,7 @@ class Manager {
   virtual std::string store_failure() const = 0;
   std::function<void()> on_fenced;  // called once; set before the first operation
 
-  // Stops the heartbeat, waits for background work. The journal is closed by its owner afterwards.
+  // Writes access times, stops the heartbeat, waits for background work. The journal is closed by its owner afterwards.
   virtual void close() = 0;
 };
 

@@ -4,7 +4,6 @@
 #include "manager/manager_impl.h"
 
 namespace rmemfs {
-namespace {
 
 Result<void> check_change(const AttributeChange& change) {
   for (const auto* time : {&change.atime, &change.mtime, &change.ctime}) {
@@ -12,8 +11,6 @@ Result<void> check_change(const AttributeChange& change) {
   }
   return success();
 }
-
-}  // namespace
 
 void clear_set_id(Attributes& attributes, SetId set_id) {
   if (set_id == SetId::kKeep || S_ISDIR(attributes.mode)) return;
@@ -74,6 +71,12 @@ Task<Result<Attributes>> ManagerImpl::set_attributes(InodeRef inode, AttributeCh
 }
 
 Task<Result<void>> ManagerImpl::persist(InodeRef inode) {
+  bool access_newer;
+  {
+    MutexLock lock(inode->mutex);
+    access_newer = inode->access_newer;
+  }
+  if (access_newer) co_await write_access_time(inode);
   const CommitId id(inode->last_commit.load(std::memory_order_acquire));
   if (id <= journal_.persisted_id()) co_return success();
   co_return co_await journal_.persist(id);

@@ -47,7 +47,7 @@ Task<Result<SlotReservation>> ManagerImpl::room(std::size_t bytes) {
 }
 
 CommitId ManagerImpl::commit(SlotReservation slots, TransactionBuilder& builder, std::uint64_t request,
-                             std::initializer_list<Inode*> inodes) {
+                             std::span<Inode* const> inodes) {
   CHECK(builder.payload_bytes() <= slots.capacity_bytes());
   const CommitId id = journal_.commit(std::move(slots), builder, request);
   metastore_.overlay_insert(builder, id);

@@ -14,6 +14,11 @@ namespace {
 
 constexpr int kAttempts = 100;  // of a change whose record changes while room for it is waited for
 
+// What files made in a directory with a default list of that length start with, at most.
+constexpr std::size_t inherited_bytes(std::size_t list_bytes) {
+  return 2 * (kExtendedEntryBytes + list_bytes) + kAccessListName.size() + kDefaultListName.size();
+}
+
 }  // namespace
 
 // Under the inode's mutex.
@@ -102,7 +107,16 @@ Task<Result<void>> ManagerImpl::set_extended(InodeRef inode, ExtendedChange chan
     const std::size_t most = std::min(
         now + kExtendedEntryBytes + change.name.size() + (change.value ? change.value->size() : 0), kMaxExtendedBytes);
     const std::size_t wanted = kInodeBytes + kExtendedKeyBytes + most;
-    if (wanted > journal_.max_payload_bytes()) co_return Error(Errc::kNoSpace, "attributes");
+    // chmod(2) puts the record, truncation an extent along with it.
+    if (wanted + kExtentStepBytes > journal_.max_payload_bytes()) co_return Error(Errc::kNoSpace, "attributes");
+    if (change.name == kDefaultListName && change.value) {
+      // What cannot be inherited is refused here, not when a file is made.
+      const std::size_t inherited = inherited_bytes(change.value->size());
+      const std::size_t made = make_bytes(kMaxNameBytes, 0) + kExtendedKeyBytes + inherited;
+      if (inherited > kMaxExtendedBytes || made > journal_.max_payload_bytes()) {
+        co_return Error(Errc::kNoSpace, "access list");
+      }
+    }
     CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(wanted));
     CommitId id;
     {

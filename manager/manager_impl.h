@@ -7,7 +7,9 @@
 //   4  commit(): journal, overlay, last_commit, hand-over; nothing after the journal's commit can fail
 //   5  locks are dropped; with sync_commit, the transaction's persistence is awaited
 // Invariants:
-//   N1  In-memory inodes, layouts and counters are what the committed transactions say, whenever their lock is free.
+//   N1  In-memory inodes, layouts and counters are what the committed transactions say, whenever their lock is free;
+//   but
+//       an access time may be newer, and is then noted (manager_access.cc).
 //   N2  An inode number or chunk number is used only after a counter above it is in the same or an earlier transaction.
 //   N3  Space is freed in the allocator under the id of the transaction that freed it, after its commit.
 //   N4  A chunk is in the chunk map before any extent names it, and its record has a lower commit id.
@@ -21,6 +23,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <span>
 #include <unordered_set>
 
 #include "manager/chunk_map.h"
@@ -58,6 +61,8 @@ class ManagerImpl final : public Manager {
   std::uint32_t mode(Inode& inode) override;
   std::uint64_t size(Inode& inode) override;
   Task<Result<Attributes>> set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) override;
+  void accessed(const InodeRef& inode) override;
+  void set_access_times(AccessTimes how) override { access_times_.store(how, std::memory_order_relaxed); }
 
   Result<std::string> get_extended(Inode& inode, std::string_view name) override;
   Result<std::vector<std::string>> list_extended(Inode& inode) override;
@@ -73,8 +78,7 @@ class ManagerImpl final : public Manager {
   Task<Result<InodeRef>> rename(InodeRef parent, std::string_view name, InodeRef new_parent, std::string_view new_name,
                                 RenameMode mode, std::uint64_t request) override;
   Result<std::string> readlink(Inode& inode) override;
-  Result<std::vector<DirectoryEntry>> read_directory(Inode& directory, DirectoryCursor& cursor,
-                                                     std::size_t limit) override;
+  Result<std::vector<DirectoryEntry>> read_directory(Inode& directory, std::uint64_t after, std::size_t limit) override;
 
   Task<Result<void>> purge(InodeNumber ino) override;
   Task<Result<void>> purge_orphans() override;
@@ -123,12 +127,21 @@ class ManagerImpl final : public Manager {
   Result<void> writable() const;  // kFenced, kReadOnly
   Task<Result<SlotReservation>> room(std::size_t bytes);
   CommitId commit(SlotReservation slots, TransactionBuilder& builder, std::uint64_t request,
-                  std::initializer_list<Inode*> inodes);
+                  std::span<Inode* const> inodes);
+  CommitId commit(SlotReservation slots, TransactionBuilder& builder, std::uint64_t request,
+                  std::initializer_list<Inode*> inodes) {
+    return commit(std::move(slots), builder, request, std::span(inodes.begin(), inodes.size()));
+  }
   // The same, when the transaction uses the new number `ino` (N2).
   CommitId commit_with_number(SlotReservation slots, TransactionBuilder& builder, std::uint64_t request,
                               std::initializer_list<Inode*> inodes, InodeNumber ino);
   Task<Result<void>> settle(CommitId id);   // awaits persistence with sync_commit
   Result<Layout*> layout_of(Inode& inode);  // under the inode's mutex
+
+  // manager_access.cc
+  void write_access_times();  // blocks
+  Result<void> write_access_times(std::span<const InodeRef> inodes);
+  Task<void> write_access_time(InodeRef inode);
 
   // manager_extended.cc
   Result<ExtendedAttributes> load_extended(const Attributes& a);
@@ -230,6 +243,13 @@ class ManagerImpl final : public Manager {
   std::unordered_set<std::uint64_t> live_orphans_;  // guarded by orphan_mutex_: lost their name in this mount
   std::unordered_set<std::uint64_t> temporary_;     // guarded by orphan_mutex_: those of them that link() may name
 
+  Mutex access_mutex_{LockRank::kLeaf};
+  std::vector<InodeRef> accessed_;    // guarded by access_mutex_: access times to be written
+  std::uint64_t accessed_units_ = 0;  // guarded by access_mutex_: what they are charged
+  TimePoint accessed_since_{};        // guarded by access_mutex_: of the first of them
+  std::atomic<AccessTimes> access_times_;
+  std::atomic<bool> writing_access_times_{false};  // one at a time
+
   std::mutex background_mutex_;
   std::condition_variable background_done_;
   std::size_t background_ = 0;  // guarded by background_mutex_
@@ -258,6 +278,8 @@ constexpr std::size_t make_bytes(std::size_t name_bytes, std::size_t target_byte
 // What a step of truncate, punch or purge takes besides its extents; one extent always goes.
 constexpr std::size_t kStepOverheadBytes = 2 * kInodeBytes + kCounterBytes + 4 * kOrphanBytes;
 
+// kInvalid: a time that is none.
+Result<void> check_change(const AttributeChange& change);
 // ctime becomes now unless given.
 void apply_change(Attributes& attributes, const AttributeChange& change, Timestamp now);
 void put_inode(TransactionBuilder& builder, const Attributes& attributes);

@@ -72,26 +72,38 @@ Task<Result<bool>> ManagerImpl::truncate_step(InodeRef inode, std::uint64_t size
                                               const AttributeChange& change, std::uint64_t request) {
   // What was reserved beyond the end stays reserved when the file grows.
   const std::uint64_t keep = grows ? UINT64_MAX : round_up_block(size);
-  CO_ASSIGN_OR_RETURN(const std::size_t extents, count_extents(*inode, keep, UINT64_MAX));
-  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(kInodeBytes + extents * kExtentStepBytes));
+  CO_ASSIGN_OR_RETURN(std::size_t extents, count_extents(*inode, keep, UINT64_MAX));
+  // An access list follows the permission bits, and keeps its length.
+  const std::size_t extended = change.mode ? attributes(*inode).extended_bytes : 0;
+  const std::size_t fixed = kInodeBytes + (extended != 0 ? kExtendedKeyBytes + extended : 0);
+  if (extended != 0) {
+    // set_extended() has seen to it that there is room for one.
+    const std::size_t room_left = journal_.max_payload_bytes() - std::min(journal_.max_payload_bytes(), fixed);
+    extents = std::min(extents, std::max<std::size_t>(room_left / kExtentStepBytes, 1));
+  }
+  CO_ASSIGN_OR_RETURN(SlotReservation slots, co_await room(fixed + extents * kExtentStepBytes));
   bool last;
   CommitId id;
   std::vector<SpaceRun> runs;
   {
     MutexLock lock(inode->mutex);
+    if (change.mode && inode->attributes.extended_bytes > extended) co_return false;  // it has grown meanwhile
     CO_ASSIGN_OR_RETURN(const Layout* layout, layout_of(*inode));
     const std::uint64_t start = layout_tail(*layout, keep, UINT64_MAX, extents);
     last = start == keep;
     TransactionBuilder builder;
-    runs = remove_range(*inode, start, UINT64_MAX, builder);
-    Attributes& a = inode->attributes;
-    a.size = last ? size : std::min(a.size, start);
+    Attributes changed = inode->attributes;
+    changed.size = last ? size : std::min(changed.size, start);
     if (last) {
       const Timestamp now = now_timestamp();
-      a.mtime = now;
-      apply_change(a, change, now);
+      changed.mtime = now;
+      apply_change(changed, change, now);
+      if (change.mode && changed.extended_bytes != 0) CO_RETURN_IF_ERROR(change_list_mode(changed, builder));
     }
-    put_inode(builder, a);
+    runs = remove_range(*inode, start, UINT64_MAX, builder);
+    changed.blocks = inode->attributes.blocks;
+    inode->attributes = changed;
+    put_inode(builder, changed);
     id = commit(std::move(slots), builder, request, {inode.get()});
   }
   freed(runs, id);
@@ -101,6 +113,7 @@ Task<Result<bool>> ManagerImpl::truncate_step(InodeRef inode, std::uint64_t size
 Task<Result<Attributes>> ManagerImpl::truncate(InodeRef inode, std::uint64_t size, AttributeChange change,
                                                std::uint64_t request) {
   if (size > kMaxFileBytes) co_return Error(Errc::kTooBig, "truncate");
+  CO_RETURN_IF_ERROR(check_change(change));
   const bool grows = size > attributes(*inode).size;
   for (bool done = false; !done;) {
     CO_ASSIGN_OR_RETURN(done, co_await truncate_step(inode, size, grows, change, request));

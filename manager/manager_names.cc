@@ -336,7 +336,7 @@ Result<std::string> ManagerImpl::readlink(Inode& inode) {
   return std::move(*target);
 }
 
-Result<std::vector<DirectoryEntry>> ManagerImpl::read_directory(Inode& directory, DirectoryCursor& cursor,
+Result<std::vector<DirectoryEntry>> ManagerImpl::read_directory(Inode& directory, std::uint64_t after,
                                                                 std::size_t limit) {
   RETURN_IF_ERROR(readable());
   std::vector<DirectoryEntry> out;
@@ -348,29 +348,19 @@ Result<std::vector<DirectoryEntry>> ManagerImpl::read_directory(Inode& directory
     above = directory.attributes.parent;
   }
   constexpr std::uint8_t kDirectoryType = S_IFDIR >> 12;
-  if (cursor.cookie == 0 && limit > 0) {
-    out.push_back({".", directory.ino, kDirectoryType, 1});
-    cursor = {1, {}};
-  }
-  if (cursor.cookie == 1 && out.size() < limit) {
-    out.push_back({"..", above, kDirectoryType, 2});
-    cursor = {2, {}};
-  }
+  if (after == 0 && limit > 0) out.push_back({".", directory.ino, kDirectoryType, 1});
+  if (after <= 1 && out.size() < limit) out.push_back({"..", above, kDirectoryType, 2});
   if (out.size() >= limit) return out;
 
   std::string prefix = "D";
   prefix.append(inode_key(directory.ino), 1);
   const auto records = metastore_.iterate(prefix);
-  if (!cursor.last_key.empty())
-    records->seek(cursor.last_key + '\0');
-  else if (cursor.cookie > 2)
-    records->seek(dirent_key(directory.ino, cursor.cookie + 1, {}));
-  for (; records->valid() && out.size() < limit; records->next()) {
+  if (after > 2) records->seek(dirent_key(directory.ino, after + 1, {}));
+  for (; records->valid(); records->next()) {
     ASSIGN_OR_RETURN(const DirentKey key, decode_dirent_key(records->key()));
+    if (out.size() >= limit && key.hash != out.back().cookie) break;
     ASSIGN_OR_RETURN(const Dirent dirent, decode_dirent(records->value()));
     out.push_back({std::string(key.name), dirent.ino, dirent.type, key.hash});
-    cursor.cookie = key.hash;
-    cursor.last_key = records->key();
   }
   RETURN_IF_ERROR(records->status());
   return out;

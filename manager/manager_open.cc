@@ -41,7 +41,8 @@ ManagerImpl::ManagerImpl(const Superblock& superblock, Metastore& metastore, Jou
                if (!value) return Error(Errc::kNotFound, "inode");
                return decode_inode(key, *value);
              }),
-      dirents_(options.inode_cache_entries / 2) {}
+      dirents_(options.inode_cache_entries / 2),
+      access_times_(options.access_times) {}
 
 ManagerImpl::~ManagerImpl() { close(); }
 
@@ -127,6 +128,7 @@ Result<void> ManagerImpl::start() {
 }
 
 void ManagerImpl::close() {
+  write_access_times();
   if (nodes_) nodes_->stop();
   std::unique_lock lock(background_mutex_);
   closing_ = true;
@@ -140,6 +142,8 @@ Result<std::unique_ptr<Manager>> Manager::open(const Superblock& superblock, Met
   return manager;
 }
 
+// Extended attributes are not in this: set_extended() refuses those that would not fit, and default access lists whose
+// heirs would not.
 std::size_t Manager::largest_transaction_bytes() {
   return std::max({rename_bytes(kMaxNameBytes, kMaxNameBytes), make_bytes(kMaxNameBytes, kMaxSymlinkBytes),
                    kStepOverheadBytes + kExtentStepBytes});

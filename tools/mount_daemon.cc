@@ -292,6 +292,7 @@ Result<void> MountDaemon::open() {
   manager.deadline_ms = options.deadline_ms;
   manager.sync_commit = options.sync_commit;
   manager.degraded = options.degraded;
+  manager.access_times = access_times_of(options.mount_flags());
   ASSIGN_OR_RETURN(manager_, Manager::open(store_->superblock, *store_->metastore, *store_->journal, *pool_, manager));
   manager_->on_fenced = [this] { events_.raise(events_.fenced); };
   if (options.require_persistent && !survives_power_loss(manager_->nodes())) {
@@ -313,6 +314,8 @@ Result<void> MountDaemon::mount() {
   mount.spin_us = options.spin_us;
   mount.adapter.attribute_timeout_s = options.attribute_timeout_s;
   mount.adapter.entry_timeout_s = options.entry_timeout_s;
+  mount.adapter.extended = options.extended;
+  mount.adapter.access_lists = options.access_lists;
 
   ConnectOptions connect;
   connect.session.file_system = store_->superblock.uuid;
@@ -337,6 +340,8 @@ Result<void> MountDaemon::mount() {
   FileSystemOptions files;
   files.deadline_ms = options.deadline_ms;
   files.read_only = options.read_only();
+  files.extended = options.extended;
+  files.access_lists = options.access_lists;
   files_ =
       std::make_unique<FileSystem>(*manager_, files, [lanes](std::uint32_t lane) { return lanes->connections(lane); });
   return mount_->mount(*files_);
@@ -363,6 +368,7 @@ Result<void> MountDaemon::remount(unsigned long flags) {
     log::info("{} is {} now", job_.mountpoint, read_only ? "read-only" : "read and write");
   }
   files_->set_read_only(read_only);
+  manager_->set_access_times(access_times_of(flags));
   return {};
 }
 

@@ -108,6 +108,10 @@ Result<void> set_flag(std::string_view name, MountOptions& options) {
     options.allow_other = true;
   } else if (name == "degraded") {
     options.degraded = true;
+  } else if (name == "noacl") {
+    options.access_lists = false;
+  } else if (name == "noxattr") {
+    options.extended = options.access_lists = false;
   } else if (name == "debug") {
     options.debug = true;
   } else if (name == "remount") {

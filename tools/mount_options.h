@@ -42,6 +42,7 @@ struct MountOptions {
   bool require_persistent = false;
   bool degraded = false;
   bool allow_other = false;
+  bool extended = true, access_lists = true;
   bool debug = false;
   bool remount = false;        // change the flags of a mount that is there; nothing else
   bool replace_stale = false;  // a mount at the mount point whose daemon is dead goes first

@@ -29,7 +29,6 @@ namespace rmemfs {
   X(kTooBig, EFBIG, "the file would be too large")                                     \
   X(kNoSuchOffset, ENXIO, "no data or hole at or after this offset")                   \
   X(kNotSupported, EOPNOTSUPP, "operation not supported")                              \
-  X(kBadHandle, EBADF, "the file handle is not open")                                  \
   X(kRange, ERANGE, "the result does not fit")                                         \
   X(kNoAttribute, ENODATA, "no such attribute")                                        \
   X(kNoMemory, ENOMEM, "out of memory")                                                \

@@ -226,14 +226,12 @@ class Walk {
 
 void Walk::compare_directory(const NodePtr& directory, InodeNumber ino) {
   compare_attributes(*directory, ino);
-  auto handle = files().open_directory(ino);
-  EXPECT(handle.ok(), "opendir: %s", handle.error().message().c_str());
   std::map<std::string, InodeNumber> found;
   std::uint64_t cookie = 0;
   for (bool more = true; more;) {
     more = false;
     std::size_t room = 3;  // few at a time, so that the stream goes on in the middle
-    auto read = files().read_directory(*handle, cookie, true, 5, [&](const DirectoryEntry& entry, const Attributes* a) {
+    auto read = files().read_directory(ino, cookie, true, 5, [&](const DirectoryEntry& entry, const Attributes* a) {
       if (room-- == 0) return false;
       more = true;
       cookie = entry.cookie;
@@ -244,7 +242,6 @@ void Walk::compare_directory(const NodePtr& directory, InodeNumber ino) {
     });
     EXPECT(read.ok(), "readdir: %s", read.error().message().c_str());
   }
-  EXPECT(files().close_directory(*handle).ok(), "closedir");
   EXPECT(found.size() == directory->entries.size(), "%zu names instead of %zu", found.size(),
          directory->entries.size());
   for (const auto& [name, child] : directory->entries) {
@@ -338,7 +335,10 @@ void Walk::data(const NodePtr& node, InodeNumber ino) {
     const std::uint64_t there = append ? node->data.size() : at;
     Reference::write(*node, there, bytes);
     if (mounted_ != nullptr) {
-      done = mounted_->run(files().write(mounted_->context(), ino, there, as_bytes(std::string_view(bytes))));
+      const auto wrote =
+          mounted_->run(files().write(mounted_->context(), ino, there, as_bytes(std::string_view(bytes))));
+      if (!wrote.ok()) done = wrote.error();
+      EXPECT(!wrote.ok() || *wrote == bytes.size(), "%zu bytes written instead of %zu", *wrote, bytes.size());
     }
   } else if (die < 7) {
     const std::uint64_t size = below(2) == 0 ? at : below(node->data.size() + 1);

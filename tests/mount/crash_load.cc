@@ -54,6 +54,7 @@ class Chooser {
     Operation op;
     op.number = number;
     const std::string file = any('f');
+    if (below(8) == 0) return attributes(op, below(3) ? file : any('d'));
     const std::uint64_t dice = below(100);
     const std::size_t files = count('f');
     if (files < 4 || dice < 12) {
@@ -98,6 +99,26 @@ class Chooser {
     op.x = x;
     op.y = y;
     return op;
+  }
+
+  // Extended attributes and access lists, and files that get their name last.
+  std::optional<Operation> attributes(const Operation& op, const std::string& path) {
+    if (below(5) == 0) {
+      return count('f') < kMaxFiles ? with(op, "tmpfile", fresh(), "-", below(2) ? 0644 : 0600, below(10000))
+                                    : std::nullopt;
+    }
+    if (path.empty()) return std::nullopt;
+    const Object& object = *tree_.at(path);
+    const std::uint64_t name = below(3);
+    if (object.attributes.count("user.n" + std::to_string(name)) && below(2))
+      return with(op, "delattr", path, "-", name);
+    if (below(2)) return with(op, "setattr", path, "-", name, below(10) ? below(100) : below(900));
+    if (object.kind == 'd' && below(4)) {
+      return object.default_user >= 0 && below(4) == 0 ? with(op, "nodefault", path)
+                                                       : with(op, "default", path, "-", below(8));
+    }
+    if (object.access_user >= 0 && below(3) == 0) return with(op, "noaccess", path);
+    return with(op, "access", path, "-", below(8), (object.kind == 'd' ? 0700 : 0600) + below(64));
   }
 
   std::optional<Operation> rename_directory(const Operation& op) {

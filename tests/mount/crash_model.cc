@@ -2,7 +2,10 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -126,6 +129,57 @@ bool torn_between(const std::string& is, const std::string& one, const std::stri
   return true;
 }
 
+constexpr std::uint32_t kNobody = UINT32_MAX;  // where an entry names nobody
+constexpr unsigned kNamedUser = 4711, kGroupPermissions = 5, kDefaultPermissions = 0770;
+
+// The list as setxattr(2) and getxattr(2) have it.
+std::string access_list(unsigned mode, int user) {
+  const posix_acl_xattr_entry entries[] = {{ACL_USER_OBJ, static_cast<std::uint16_t>(mode >> 6 & 7), kNobody},
+                                           {ACL_USER, static_cast<std::uint16_t>(user), kNamedUser},
+                                           {ACL_GROUP_OBJ, kGroupPermissions, kNobody},
+                                           {ACL_MASK, static_cast<std::uint16_t>(mode >> 3 & 7), kNobody},
+                                           {ACL_OTHER, static_cast<std::uint16_t>(mode & 7), kNobody}};
+  const posix_acl_xattr_header header{POSIX_ACL_XATTR_VERSION};
+  std::string bytes(reinterpret_cast<const char*>(&header), sizeof header);
+  return bytes.append(reinterpret_cast<const char*>(entries), sizeof entries);
+}
+
+std::string attribute_name(const Operation& op) { return "user.n" + std::to_string(op.x); }
+
+// Attributes as listxattr(2) and getxattr(2) have them.
+std::map<std::string, std::string> attributes_of(const std::string& path, std::string& error) {
+  std::map<std::string, std::string> found;
+  std::string names(65536, '\0'), value(65536, '\0');
+  const ssize_t length = ::llistxattr(path.c_str(), names.data(), names.size());
+  if (length < 0) error = std::strerror(errno);
+  for (ssize_t at = 0; at < length;) {
+    const std::string name = names.data() + at;
+    at += static_cast<ssize_t>(name.size()) + 1;
+    const ssize_t got = ::lgetxattr(path.c_str(), name.c_str(), value.data(), value.size());
+    if (got < 0) error = std::strerror(errno);
+    found[name] = value.substr(0, got < 0 ? 0 : static_cast<std::size_t>(got));
+  }
+  return found;
+}
+
+std::map<std::string, std::string> attributes_of(const Object& object) {
+  std::map<std::string, std::string> expected = object.attributes;
+  if (object.access_user >= 0) expected["system.posix_acl_access"] = access_list(object.mode, object.access_user);
+  if (object.default_user >= 0) {
+    expected["system.posix_acl_default"] = access_list(kDefaultPermissions, object.default_user);
+  }
+  return expected;
+}
+
+// A file without a name gets bytes, and then its name.
+int make_through_temporary(const std::string& path, const std::string& bytes, mode_t mode) {
+  Fd fd(::open(path.substr(0, path.rfind('/')).c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, mode));
+  if (fd.get() < 0) return errno;
+  if (const int error = write_all(fd.get(), bytes, 0); error != 0) return error;
+  const std::string self = "/proc/self/fd/" + std::to_string(fd.get());
+  return result(::linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW));
+}
+
 }  // namespace
 
 std::string to_line(const Operation& op) {
@@ -169,11 +223,38 @@ void apply(Tree& tree, const Operation& op, unsigned worker) {
     object.unsynced = true;
     return &object;
   };
-  if (op.verb == "create" || op.verb == "mkdir") {
-    tree[op.a] =
-        std::make_shared<Object>(Object{op.verb == "mkdir" ? 'd' : 'f', static_cast<unsigned>(op.x), "", -1, false});
+  if (op.verb == "create" || op.verb == "mkdir" || op.verb == "tmpfile") {
+    auto made = std::make_shared<Object>();
+    made->kind = op.verb == "mkdir" ? 'd' : 'f';
+    made->mode = static_cast<unsigned>(op.x);
+    if (op.verb == "tmpfile") made->data = content(worker, op.number, 0, op.y);
+    const auto above = tree.find(op.a.substr(0, op.a.find('/') == std::string::npos ? 0 : op.a.rfind('/')));
+    if (above != tree.end() && above->second->default_user >= 0) {
+      made->mode &= kDefaultPermissions;
+      made->access_user = above->second->default_user;
+      if (made->kind == 'd') made->default_user = made->access_user;
+    }
+    tree[op.a] = std::move(made);
   } else if (op.verb == "symlink") {
-    tree[op.a] = std::make_shared<Object>(Object{'l', 0777, op.b, -1, false});
+    auto made = std::make_shared<Object>();
+    made->kind = 'l';
+    made->mode = 0777;
+    made->data = op.b;
+    tree[op.a] = std::move(made);
+  } else if (op.verb == "setattr") {
+    tree.at(op.a)->attributes[attribute_name(op)] = content(worker, op.number, 0, op.y);
+  } else if (op.verb == "delattr") {
+    tree.at(op.a)->attributes.erase(attribute_name(op));
+  } else if (op.verb == "access") {
+    Object& object = *tree.at(op.a);
+    object.access_user = static_cast<int>(op.x);
+    object.mode = static_cast<unsigned>(op.y);
+  } else if (op.verb == "noaccess") {
+    tree.at(op.a)->access_user = -1;
+  } else if (op.verb == "default") {
+    tree.at(op.a)->default_user = static_cast<int>(op.x);
+  } else if (op.verb == "nodefault") {
+    tree.at(op.a)->default_user = -1;
   } else if (op.verb == "write") {
     overwrite(written(op.a)->data, op.x, content(worker, op.number, op.x, op.y));
   } else if (op.verb == "append") {
@@ -218,6 +299,21 @@ int execute(const std::string& root, const Operation& op, unsigned worker) {
   if (op.verb == "rename") return result(::rename(a.c_str(), b.c_str()));
   if (op.verb == "exchange") return result(::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE));
   if (op.verb == "chmod") return result(::chmod(a.c_str(), mode));
+  if (op.verb == "tmpfile") return make_through_temporary(a, content(worker, op.number, 0, op.y), mode);
+  if (op.verb == "setattr") {
+    const std::string value = content(worker, op.number, 0, op.y);
+    return result(::setxattr(a.c_str(), attribute_name(op).c_str(), value.data(), value.size(), 0));
+  }
+  if (op.verb == "delattr") return result(::removexattr(a.c_str(), attribute_name(op).c_str()));
+  if (op.verb == "access" || op.verb == "default") {
+    const bool access = op.verb == "access";
+    const std::string list =
+        access_list(access ? static_cast<unsigned>(op.y) : kDefaultPermissions, static_cast<int>(op.x));
+    const char* const name = access ? "system.posix_acl_access" : "system.posix_acl_default";
+    return result(::setxattr(a.c_str(), name, list.data(), list.size(), 0));
+  }
+  if (op.verb == "noaccess") return result(::removexattr(a.c_str(), "system.posix_acl_access"));
+  if (op.verb == "nodefault") return result(::removexattr(a.c_str(), "system.posix_acl_default"));
   if (op.verb == "truncate") return result(::truncate(a.c_str(), static_cast<off_t>(op.x)));
   if (op.verb == "utime") {
     timespec times[2] = {{0, UTIME_OMIT}, {static_cast<time_t>(op.x), 0}};
@@ -259,6 +355,11 @@ std::vector<std::string> differences(const std::string& root, const Tree& tree, 
       continue;
     }
     if (kind != 'l' && (st.st_mode & 07777) != object->mode) problems.push_back("wrong mode: " + path);
+    if (kind != 'l') {
+      std::string error;
+      if (attributes_of(full, error) != attributes_of(*object)) problems.push_back("wrong attributes: " + path);
+      if (!error.empty()) problems.push_back(("attributes cannot be read: " + path + ": ").append(error));
+    }
     if (kind == 'd') continue;
     if (st.st_nlink != links[object.get()]) problems.push_back("wrong link count: " + path);
     const bool tolerated = has_torn && object == torn_object->second;

@@ -28,9 +28,13 @@ std::string content(unsigned worker, std::uint64_t number, std::uint64_t offset,
 struct Object {
   char kind = 'f';  // f file, d directory, l symlink
   unsigned mode = 0;
-  std::string data;         // a file's bytes or a symlink's target
-  std::int64_t mtime = -1;  // seconds; -1: not known
-  bool unsynced = false;    // written since the last fsync
+  std::string data;                               // a file's bytes or a symlink's target
+  std::int64_t mtime = -1;                        // seconds; -1: not known
+  bool unsynced = false;                          // written since the last fsync
+  std::map<std::string, std::string> attributes;  // user.*
+  // Access lists name one user, and the owning group with kGroupPermissions; the rest of an access list is the mode.
+  int access_user = -1;   // that user's permissions; -1: there is no list
+  int default_user = -1;  // a directory's, in its default list
 };
 
 using Tree = std::map<std::string, std::shared_ptr<Object>>;  // relative path -> object; hard links share one

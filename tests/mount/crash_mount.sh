@@ -43,35 +43,5 @@ for ((round = 1; round <= rounds; round++)); do
   verify $round "after fsck and a clean mount"
 done
 pass "$rounds rounds, $total acknowledged operations, longest remount $longest ms"
-
-# Extended attributes are no part of that load: the one under way may be there, every acknowledged one is.
-cat >"$WORK/attributes.py" <<'END'
-import os, sys
-what, mount, log = sys.argv[1:]
-value = lambda i: b"%d-" % i * (i * 7 % 300 + 1)
-name = lambda i: "%s/attributes%d" % (mount, i % 50)
-if what == "set":
-    with open(log, "w", buffering=1) as acknowledged:
-        i = 0
-        while True:
-            open(name(i), "a").close()
-            os.setxattr(name(i), "user.test", value(i))
-            acknowledged.write("%d\n" % i)
-            i += 1
-numbers = [int(line) for line in open(log)]
-latest = {i % 50: i for i in numbers}
-bad = [i for i in latest.values() if os.getxattr(name(i), "user.test") not in (value(i), value(i + 50))]
-print(len(numbers), "attributes acknowledged,", len(bad), "lost")
-sys.exit(1 if bad or len(numbers) < 100 else 0)
-END
-spawn attributes python3 "$WORK/attributes.py" set "$MNT" "$WORK/attributes"
-sleep 1.5
-alive "${PID[attributes]}" || fail "setting attributes ended: $(tail -n 1 "$WORK/attributes.log")"
-kill_now mount
-reap attributes && fail "setting attributes ended well"
-detach "$MNT"
-mount_fs
-python3 "$WORK/attributes.py" check "$MNT" "$WORK/attributes" || fail "an attribute is lost"
-pass "extended attributes"
 umount_fs
 fsck_clean

@@ -140,6 +140,83 @@ BOOST_AUTO_TEST_CASE(a_lost_region_is_an_error_for_its_files_and_never_zeros) {
   BOOST_TEST((files.read(ino, 0, 100).error().code == Errc::kRegionLost));  // known now, without asking the node
 }
 
+BOOST_AUTO_TEST_CASE(a_write_that_fails_after_its_first_transaction_says_how_much_is_written) {
+  Setup setup;
+  setup.pool_bytes = 1u << 20;
+  setup.journal = {1024, 6};  // a few extents to a transaction
+  Fixture fixture(setup);
+  Files files(fixture);
+  // Free space in single blocks.
+  const InodeNumber sieve = files.create("sieve");
+  std::uint64_t blocks = 0;
+  while (files.write(sieve, blocks * kBlockBytes, "s").ok()) ++blocks;
+  for (std::uint64_t i = 0; i < blocks; i += 2) {
+    BOOST_REQUIRE(files
+                      .run(files.fs.fallocate(files.context(), sieve, FileSystem::Fallocate::kPunchHole,
+                                              i * kBlockBytes, kBlockBytes))
+                      .ok());
+  }
+  BOOST_REQUIRE(files.run(files.mount.manager->persist_all()).ok());
+
+  const InodeNumber ino = files.create("file");
+  std::string bytes(100 * kBlockBytes, 'x');
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>('a' + i / 1000 % 26);
+  FaultyConnection::Faults faults;
+  faults.fail_nth = 60;
+  ConnectionSet failing(1, files.mount.loop, [&](NodeId, std::uint32_t) -> Result<std::unique_ptr<Connection>> {
+    return std::make_unique<FaultyConnection>(std::make_unique<MemoryConnection>(files.memory, files.boot), faults);
+  });
+  const auto written =
+      files.run(files.fs.write(RequestContext{&failing, 0, 0, 0}, ino, 0, as_bytes(std::string_view(bytes))));
+  BOOST_REQUIRE(written.ok());
+  BOOST_TEST(*written > 0u);
+  BOOST_TEST(*written < bytes.size());
+  BOOST_TEST(files.size(ino) == *written);
+  BOOST_TEST((*files.read(ino, 0, bytes.size()) == bytes.substr(0, *written)));
+  BOOST_REQUIRE(files.write(ino, *written, bytes.substr(*written)).ok());
+  BOOST_TEST((*files.read(ino, 0, bytes.size()) == bytes));
+}
+
+BOOST_AUTO_TEST_CASE(an_fsync_that_fails_leaves_its_work_to_the_next_one) {
+  Fixture fixture;
+  fixture.nodes.begin()->second->set_durability({Durability::kPersistent, PersistMethod::kNodeFlush});
+  Files files(fixture);
+  // Written and persisted; written in place; persisted by the first fsync and by the second.
+  files.faults.fail_nth = 4;
+  const InodeNumber ino = files.create("file");
+  BOOST_REQUIRE(files.write(ino, 0, std::string(4096, 'a')).ok());
+  BOOST_REQUIRE(files.write(ino, 0, std::string(4096, 'b')).ok());
+  const auto persists = [&] { return files.connections.counters.get(Counter::kRemotePersists); };
+  BOOST_TEST((files.run(files.fs.fsync(ino)).error().code == Errc::kUnreachable));
+  const std::uint64_t before = persists();
+  BOOST_TEST(files.run(files.fs.fsync(ino)).ok());
+  BOOST_TEST(persists() == before + 1);
+  BOOST_TEST(files.run(files.fs.fsync(ino)).ok());
+  BOOST_TEST(persists() == before + 1);
+}
+
+BOOST_AUTO_TEST_CASE(fsync_fails_for_everybody_until_the_lost_bytes_are_no_part_of_the_file) {
+  Fixture fixture;
+  fixture.nodes.begin()->second->set_durability({Durability::kPersistent, PersistMethod::kNodeFlush});
+  Files files(fixture);
+  const InodeNumber ino = files.create("file"), other = files.create("other");
+  BOOST_REQUIRE(files.write(ino, 0, std::string(4096, 'a')).ok());
+  BOOST_REQUIRE(files.write(ino, 0, std::string(4096, 'b')).ok());
+  const InodeRef inode = *files.mount.manager->get(ino);
+  const Pieces pieces = *files.mount.manager->map(*inode, 0, 4096);
+  files.mount.manager->chunk_lost(*pieces.front().chunk);
+  for (int i = 0; i < 3; ++i) BOOST_TEST((files.run(files.fs.fsync(ino)).error().code == Errc::kRegionLost));
+  BOOST_TEST((files.read(ino, 0, 10).error().code == Errc::kRegionLost));
+  BOOST_TEST(files.run(files.fs.fsync(other)).ok());
+  SetAttributes set;
+  set.size = 0;
+  BOOST_REQUIRE(files.run(files.fs.setattr(files.context(), ino, set)).ok());
+  BOOST_TEST(files.run(files.fs.fsync(ino)).ok());
+  BOOST_REQUIRE(files.write(ino, 0, "again").ok());
+  BOOST_TEST(files.run(files.fs.fsync(ino)).ok());
+  BOOST_TEST((*files.read(ino, 0, 10) == "again"));
+}
+
 BOOST_AUTO_TEST_CASE(a_fenced_mount_says_so) {
   Fixture fixture;
   Files files(fixture);

@@ -75,7 +75,10 @@ class Files {
     return made->ino;
   }
   Result<void> write(InodeNumber ino, std::uint64_t offset, const std::string& text) {
-    return run(fs.write(context(), ino, offset, as_bytes(std::string_view(text))));
+    auto written = run(fs.write(context(), ino, offset, as_bytes(std::string_view(text))));
+    if (!written.ok()) return std::move(written).error();
+    BOOST_REQUIRE(*written == text.size());
+    return success();
   }
   Result<std::string> read(InodeNumber ino, std::uint64_t offset, std::size_t length) {
     std::string text(length, '?');

@@ -1,6 +1,5 @@
-// Lookup counts, handles, and what fsync has to persist.
+// Lookup counts, and what fsync has to persist.
 #include "fs/dirty_regions.h"
-#include "fs/handle_table.h"
 #include "fs/inode_table.h"
 #include "fs/request_buffer.h"
 
@@ -54,34 +53,6 @@ BOOST_AUTO_TEST_CASE(orphans_are_taken_at_unmount) {
   BOOST_REQUIRE(orphans.size() == 1u);
   BOOST_TEST(orphans[0].value() == 2u);
   BOOST_TEST(table.size() == 1u);
-}
-
-BOOST_AUTO_TEST_SUITE_END()
-
-BOOST_AUTO_TEST_SUITE(handle_table)
-
-BOOST_AUTO_TEST_CASE(a_stale_handle_is_bad_even_when_its_slot_is_used_again) {
-  HandleTable<int> table(4);
-  const auto first = table.insert(std::make_shared<int>(1));
-  BOOST_REQUIRE(first.ok());
-  BOOST_TEST(table.erase(*first).ok());
-  const auto second = table.insert(std::make_shared<int>(2));
-  BOOST_REQUIRE(second.ok());
-  BOOST_TEST(*first != *second);
-  BOOST_TEST(!table.get(*first).ok());
-  BOOST_TEST(!table.erase(*first).ok());
-  BOOST_TEST(**table.get(*second) == 2);
-  BOOST_TEST(!table.get(0).ok());
-}
-
-BOOST_AUTO_TEST_CASE(the_limit_is_kept) {
-  HandleTable<int> table(1);
-  const auto first = table.insert(std::make_shared<int>(1));
-  const auto second = table.insert(std::make_shared<int>(2));
-  BOOST_REQUIRE(!second.ok());
-  BOOST_TEST((second.error().code == Errc::kTooMany));
-  BOOST_TEST(table.erase(*first).ok());
-  BOOST_TEST(table.insert(std::make_shared<int>(3)).ok());
 }
 
 BOOST_AUTO_TEST_SUITE_END()

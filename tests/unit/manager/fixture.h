@@ -345,9 +345,8 @@ class Mount {
   }
   std::vector<DirectoryEntry> list(const InodeRef& directory, std::size_t step = 1000) {
     std::vector<DirectoryEntry> all;
-    DirectoryCursor cursor;
     for (;;) {
-      auto some = manager->read_directory(*directory, cursor, step);
+      auto some = manager->read_directory(*directory, all.empty() ? 0 : all.back().cookie, step);
       BOOST_REQUIRE(some.ok());
       if (some->empty()) return all;
       for (auto& entry : *some) all.push_back(std::move(entry));
