@@ -256,17 +256,19 @@ Result<DirtyRegions::Entries> DataPath::dirty_regions(Inode& inode) {
   if (std::none_of(entries.begin(), entries.end(), lost)) return entries;
   // Nothing new is put into a chunk that is lost, so what a change under way does not matter here.
   ASSIGN_OR_RETURN(const Pieces pieces, manager_.map(inode, 0, kMaxFileBytes));
-  DirtyRegions::Entries gone;
+  DirtyRegions::Entries gone, left;
   for (const DirtyRegions::Entry& entry : entries) {
-    if (!lost(entry)) continue;
+    if (!lost(entry)) {
+      left.push_back(entry);  // one that is lost from now on is noticed by its PERSIST
+      continue;
+    }
     const bool named =
         std::any_of(pieces.begin(), pieces.end(), [&](const Piece& p) { return p.chunk == entry.chunk; });
     if (named) return Error(Errc::kRegionLost, "fsync");
     gone.push_back(entry);
   }
   dirty_.persisted(inode.ino, gone);
-  std::erase_if(entries, lost);
-  return entries;
+  return left;
 }
 
 Task<Result<void>> DataPath::persist(InodeRef inode) {
@@ -276,7 +278,7 @@ Task<Result<void>> DataPath::persist(InodeRef inode) {
     // A PERSIST counts for its own connection: each lane that wrote is visited.
     Executor& home = Executor::current();
     Result<void> outcome;
-    bool all_kept = true;
+    DirtyRegions::Entries kept, doubtful;
     std::vector<std::uint32_t> visited;
     for (const DirtyRegions::Entry& first : entries) {
       if (std::find(visited.begin(), visited.end(), first.lane) != visited.end()) continue;
@@ -295,14 +297,15 @@ Task<Result<void>> DataPath::persist(InodeRef inode) {
       auto item = batch.items().begin();
       for (const DirtyRegions::Entry& entry : entries) {
         if (entry.lane != first.lane) continue;
-        all_kept = all_kept && !entry.mixed && DirtyRegions::kept(entry.boot, item->operation.boot);
+        const bool sure = !entry.mixed && DirtyRegions::kept(entry.boot, item->operation.boot);
+        (sure ? kept : doubtful).push_back(entry);
         ++item;
       }
     }
     co_await ResumeOn{home};
     if (!outcome.ok()) co_return outcome;
-    dirty_.persisted(inode->ino, entries);
-    if (!all_kept) {
+    dirty_.persisted(inode->ino, kept);
+    if (dirty_.doubted(inode->ino, doubtful, MonoClock::now())) {
       log::error("fsync of inode {}: a memory node was booted anew before what was written there was persistent",
                  inode->ino.value());
       co_return Error(Errc::kNotKept, "fsync");

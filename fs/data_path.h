@@ -55,7 +55,9 @@ class DataPath {
   Task<Result<void>> punch(RequestContext context, InodeRef inode, std::uint64_t offset, std::uint64_t length,
                            SetId set_id);
   // Data and metadata of the inode survive what the mount promises. What was written and is lost since is an error each
-  // time, until it is no part of the file any more: so everybody who has the file open hears of it.
+  // time, until it is no part of the file any more: so everybody who has the file open hears of it. What may be lost
+  // (kNotKept) is one for DirtyRegions::kToldFor: nobody knows which bytes it is, so nothing says that they are
+  // replaced.
   Task<Result<void>> persist(InodeRef inode);
 
   void forget(InodeNumber ino) { dirty_.forget(ino); }

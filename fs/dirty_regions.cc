@@ -44,6 +44,27 @@ void DirtyRegions::persisted(InodeNumber ino, const Entries& entries) {
   if (it->second.empty()) s.inodes.erase(it);
 }
 
+bool DirtyRegions::doubted(InodeNumber ino, const Entries& entries, TimePoint now) {
+  Shard& s = shard(ino);
+  MutexLock lock(s.mutex);
+  const auto it = s.inodes.find(ino.value());
+  if (it == s.inodes.end()) return false;
+  bool tell = false;
+  s.entries -= std::erase_if(it->second, [&](Entry& have) {
+    const bool one = std::any_of(entries.begin(), entries.end(), [&](const Entry& entry) {
+      return entry.lane == have.lane && entry.chunk == have.chunk;
+    });
+    if (!one) return false;
+    have.mixed = true;
+    if (!have.doubted) have.doubted = now;
+    const bool said = now - *have.doubted >= kToldFor;
+    tell = tell || !said;
+    return said;
+  });
+  if (it->second.empty()) s.inodes.erase(it);
+  return tell;
+}
+
 void DirtyRegions::forget(InodeNumber ino) {
   Shard& s = shard(ino);
   MutexLock lock(s.mutex);

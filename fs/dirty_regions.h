@@ -4,18 +4,21 @@
 // Entries are numbered: fsync copies them, persists them, and removes those that were not written again meanwhile. So
 // two fsyncs at once both wait for the data, and a failed one leaves its entries for the next.
 // An entry knows in which boot of the node's host its bytes were written. A PERSIST of another boot cannot speak for
-// them: they may be gone, and fsync says so, once (kept()).
-// Thread-safe; rank kLeaf. Bound: kMostEntries of (inode, lane, chunk). A file that nobody ever fsyncs keeps its
-// entries, so the table may be full: then written() says so, and the writer makes its own write persistent at once. (To
-// gather the entries of many inodes in one would let a dead node fail the fsync of files that have nothing there.)
+// them: they may be gone, and fsync says so: for a while, because without open files nobody knows who has heard it
+// already. Thread-safe; rank kLeaf. Bound: kMostEntries of (inode, lane, chunk). A file that nobody ever fsyncs keeps
+// its entries, so the table may be full: then written() says so, and the writer makes its own write persistent at once.
+// (To gather the entries of many inodes in one would let a dead node fail the fsync of files that have nothing there.)
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
 #include "manager/manager.h"
+#include "util/clock.h"
 #include "util/ids.h"
 #include "util/mutex.h"
 
@@ -26,9 +29,10 @@ class DirtyRegions {
   struct Entry {
     std::uint32_t lane;
     const Chunk* chunk;
-    std::uint64_t version;  // of the last write
-    std::uint64_t boot;     // of the first write (Operation::boot); 0: not known
-    bool mixed = false;     // a later write was in another boot
+    std::uint64_t version;             // of the last write
+    std::uint64_t boot;                // of the first write (Operation::boot); 0: not known
+    bool mixed = false;                // a later write was in another boot
+    std::optional<TimePoint> doubted;  // since when fsync says so
   };
   using Entries = std::vector<Entry>;
 
@@ -43,7 +47,12 @@ class DirtyRegions {
   }
   Entries snapshot(InodeNumber ino) const;
   void persisted(InodeNumber ino, const Entries& entries);
+  // A PERSIST cannot speak for these. True: the caller's fsync has to say so; the entries stay. False: it was said for
+  // kToldFor, and they are gone.
+  bool doubted(InodeNumber ino, const Entries& entries, TimePoint now);
   void forget(InodeNumber ino);  // purged
+
+  static constexpr std::chrono::seconds kToldFor{5};
 
   static constexpr std::size_t kShards = 16;
   static constexpr std::size_t kMostEntries = 65536;  // a shard has its part

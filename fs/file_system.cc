@@ -49,11 +49,10 @@ bool FileSystem::keeps_group_id(const RequestContext& context, const Attributes&
 
 SetId FileSystem::set_id_of(const RequestContext& context, Inode& inode, bool clears) const {
   if (!clears) return SetId::kKeep;
-  const Attributes a = manager_.attributes(inode);
   // S_ISGID that means nothing for execution stays with those who are of the group. It is rare, so looking at the
   // caller's groups is too.
-  const bool plain = (a.mode & (S_ISGID | S_IXGRP)) == S_ISGID;
-  return plain && !keeps_group_id(context, a) ? SetId::kClearAll : SetId::kClear;
+  const bool plain = (manager_.mode(inode) & (S_ISGID | S_IXGRP)) == S_ISGID;
+  return plain && !keeps_group_id(context, manager_.attributes(inode)) ? SetId::kClearAll : SetId::kClear;
 }
 
 Result<Attributes> FileSystem::lookup_by_number(InodeNumber ino) {

@@ -54,7 +54,7 @@ Task<Result<void>> FileSystem::set_extended(RequestContext context, InodeNumber 
 }
 
 Task<Result<void>> FileSystem::drop_capabilities(RequestContext context, InodeRef inode) {
-  if (options_.extended || manager_.attributes(*inode).extended_bytes == 0) co_return success();
+  if (options_.extended || manager_.extended_bytes(*inode) == 0) co_return success();
   ExtendedChange change;
   change.name = kCapabilities;
   auto dropped = co_await manager_.set_extended(std::move(inode), change, context.request);

@@ -161,6 +161,7 @@ class Manager {
   virtual Attributes attributes(Inode& inode) = 0;    // for somebody to see: a write after it has a later time
   virtual std::uint32_t mode(Inode& inode) = 0;
   virtual std::uint64_t size(Inode& inode) = 0;
+  virtual std::uint32_t extended_bytes(Inode& inode) = 0;
   virtual Task<Result<Attributes>> set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) = 0;
 
   // The file has been read: its access time becomes now if the rule says so. It is written with the inode's next

@@ -50,14 +50,16 @@ void ManagerImpl::accessed(const InodeRef& inode) {
     if (how.rule == AccessTimes::Rule::kRelative && !outdated(a)) return;
     a.atime = now_timestamp();
     inode->access_newer = true;
-    if (inode->access_noted) return;
     MutexLock noted(access_mutex_);
-    if (accessed_.size() >= kMostWaiting) return;
     const TimePoint now = MonoClock::now();
-    if (accessed_.empty()) accessed_since_ = now;
-    accessed_.push_back(inode);
-    accessed_units_ += inode->charge.units();
-    inode->access_noted = true;
+    if (!inode->access_noted) {
+      if (accessed_.size() >= kMostWaiting) return;
+      if (accessed_.empty()) accessed_since_ = now;
+      accessed_.push_back(inode);
+      accessed_units_ += inode->charge.units();
+      inode->access_noted = true;
+    }
+    if (accessed_.empty()) return;  // it is being written
     if (accessed_.size() < kMostNoted && accessed_units_ < cache_.budget_units() / kPartOfCache &&
         now - accessed_since_ < kLongestWait) {
       return;

@@ -44,6 +44,11 @@ std::uint64_t ManagerImpl::size(Inode& inode) {
   return inode.attributes.size;
 }
 
+std::uint32_t ManagerImpl::extended_bytes(Inode& inode) {
+  MutexLock lock(inode.mutex);
+  return inode.attributes.extended_bytes;
+}
+
 Task<Result<Attributes>> ManagerImpl::set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) {
   CO_RETURN_IF_ERROR(check_change(change));
   for (;;) {

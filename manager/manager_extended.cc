@@ -104,11 +104,14 @@ Task<Result<void>> ManagerImpl::set_extended(InodeRef inode, ExtendedChange chan
   if (change.name.empty() || change.name.size() > kMaxNameBytes) co_return Error(Errc::kRange, "attribute name");
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     const std::size_t now = attributes(*inode).extended_bytes;
-    const std::size_t most = std::min(
-        now + kExtendedEntryBytes + change.name.size() + (change.value ? change.value->size() : 0), kMaxExtendedBytes);
+    // Removing an attribute makes the record shorter.
+    const std::size_t added = change.value ? kExtendedEntryBytes + change.name.size() + change.value->size() : 0;
+    const std::size_t most = std::min(now + added, kMaxExtendedBytes);
     const std::size_t wanted = kInodeBytes + kExtendedKeyBytes + most;
     // chmod(2) puts the record, truncation an extent along with it.
-    if (wanted + kExtentStepBytes > journal_.max_payload_bytes()) co_return Error(Errc::kNoSpace, "attributes");
+    if (added != 0 && wanted + kExtentStepBytes > journal_.max_payload_bytes()) {
+      co_return Error(Errc::kNoSpace, "attributes");
+    }
     if (change.name == kDefaultListName && change.value) {
       // What cannot be inherited is refused here, not when a file is made.
       const std::size_t inherited = inherited_bytes(change.value->size());
@@ -125,16 +128,18 @@ Task<Result<void>> ManagerImpl::set_extended(InodeRef inode, ExtendedChange chan
       Attributes a = inode->attributes;
       CO_ASSIGN_OR_RETURN(ExtendedAttributes all, load_extended(a));
       CO_ASSIGN_OR_RETURN(const bool changed, change_extended(change, a, all));
-      if (!changed) co_return success();
-      const std::string record = encode_extended(all);
-      if (record.size() > kMaxExtendedBytes) co_return Error(Errc::kNoSpace, "attributes");
-      if (record.size() > most) continue;
-      TransactionBuilder builder;
-      put_extended(a, record, builder);
-      a.ctime = now_timestamp();
-      inode->attributes = a;
-      put_inode(builder, a);
-      id = commit(std::move(slots), builder, request, {inode.get()});
+      id = CommitId(inode->last_commit.load());  // when nothing changes: what it relies on may not be persistent yet
+      if (changed) {
+        const std::string record = encode_extended(all);
+        if (record.size() > kMaxExtendedBytes) co_return Error(Errc::kNoSpace, "attributes");
+        if (record.size() > most) continue;
+        TransactionBuilder builder;
+        put_extended(a, record, builder);
+        a.ctime = now_timestamp();
+        inode->attributes = a;
+        put_inode(builder, a);
+        id = commit(std::move(slots), builder, request, {inode.get()});
+      }
     }
     co_return co_await settle(id);
   }

@@ -60,6 +60,7 @@ class ManagerImpl final : public Manager {
   Attributes attributes(Inode& inode) override;
   std::uint32_t mode(Inode& inode) override;
   std::uint64_t size(Inode& inode) override;
+  std::uint32_t extended_bytes(Inode& inode) override;
   Task<Result<Attributes>> set_attributes(InodeRef inode, AttributeChange change, std::uint64_t request) override;
   void accessed(const InodeRef& inode) override;
   void set_access_times(AccessTimes how) override { access_times_.store(how, std::memory_order_relaxed); }

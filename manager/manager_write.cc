@@ -189,6 +189,8 @@ bool ManagerImpl::changes_nothing(Inode& inode, const WritePlan& plan, SetId set
   if (!plan.fresh.empty() || !plan.converted.empty()) return false;
   MutexLock lock(inode.mutex);
   const Attributes& a = inode.attributes;
+  // Read since: the access time must not be the later one.
+  if (a.atime > a.mtime) return false;
   if (inode.times_seen || plan.offset + plan.length > a.size) return false;
   if (set_id != SetId::kKeep && (a.mode & (S_ISUID | S_ISGID)) != 0) return false;
   const Timestamp now = now_timestamp();
@@ -197,7 +199,8 @@ bool ManagerImpl::changes_nothing(Inode& inode, const WritePlan& plan, SetId set
 
 Task<Result<void>> ManagerImpl::commit_write(InodeRef inode, const WritePlan& plan, SetId set_id,
                                              std::uint64_t request) {
-  if (changes_nothing(*inode, plan, set_id)) co_return success();
+  // What it relies on may be another write's, which is not persistent yet.
+  if (changes_nothing(*inode, plan, set_id)) co_return co_await settle(CommitId(inode->last_commit.load()));
   const std::size_t changes = plan.fresh.size() + plan.converted.size();
   auto reserved = co_await room(kInodeBytes + changes * kExtentStepBytes);
   if (!reserved.ok()) {

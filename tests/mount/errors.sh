@@ -154,7 +154,7 @@ MOUNT_PID=
 
 say "programs"
 says kTooMany ENFILE 'a limit on open objects is reached' \
-  prlimit --nofile=8 mkfs.rmemfs --quiet --node "${NODE_ADDRESS[1]}" "$WORK/never"
+  prlimit --nofile=4 fsck.rmemfs -n "$WORK/twin"
 says kNoMemory ENOMEM 'not enough memory' rmemd --size 32T --listen "unix:$WORK/x.sock"
 spawn impostor "$HELPERS/other_version_node" "$WORK/impostor.sock"
 wait_for 5 test -S "$WORK/impostor.sock"

@@ -122,11 +122,15 @@ def write():
 write()           # new blocks are made persistent before they are named
 os.fsync(file)
 write()
-os.fsync(file)    # and the region is attached
-assert grown(write)[0] == 0, "a write in place waits for fsync"
-first, second = grown(lambda: os.fsync(file)), grown(lambda: os.fsync(file))
-print("fsync after a write, and a second one:", *(f"{n} {a} {b}" for n, a, b in zip(names, first, second)))
-assert first == [1, 1, 1] and second == [0, 0, 0], (first, second)
+os.fsync(file)
+attached = 0      # by one more lane: the first PERSIST of each asks for the region, too
+for _ in range(8):
+    assert grown(write)[0] == 0, "a write in place waits for fsync"
+    first, second = grown(lambda: os.fsync(file)), grown(lambda: os.fsync(file))
+    print("fsync after a write, and a second one:", *(f"{n} {a} {b}" for n, a, b in zip(names, first, second)))
+    attached += first == [1, 2, 2]
+    assert first in ([1, 1, 1], [1, 2, 2]) and second == [0, 0, 0], (first, second)
+assert attached < os.cpu_count(), "the region is asked for again and again"
 END
 umount "$WORK/mnt3"
 ended third 15 || fail "the mount of the node with a persistent pool does not end"

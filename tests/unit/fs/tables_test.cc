@@ -98,6 +98,25 @@ BOOST_AUTO_TEST_CASE(writes_of_two_boots_are_no_longer_one_boots) {
   BOOST_TEST(DirtyRegions::kept(1, 0));
 }
 
+BOOST_AUTO_TEST_CASE(a_doubt_is_told_for_a_while_and_then_gone) {
+  DirtyRegions dirty;
+  Chunk doubtful, fine;
+  const InodeNumber ino(3);
+  BOOST_REQUIRE(dirty.written(ino, 0, doubtful, 1));
+  BOOST_REQUIRE(dirty.written(ino, 0, fine, 2));
+  const DirtyRegions::Entries entries{dirty.snapshot(ino)[0]};
+  const TimePoint now = MonoClock::now();
+  BOOST_TEST(dirty.doubted(ino, entries, now));
+  BOOST_REQUIRE(dirty.written(ino, 0, doubtful, 2));  // does not make it sure
+  BOOST_TEST(dirty.snapshot(ino)[0].mixed);
+  BOOST_TEST(dirty.doubted(ino, entries, now + DirtyRegions::kToldFor - std::chrono::milliseconds(1)));
+  BOOST_TEST(!dirty.doubted(ino, entries, now + DirtyRegions::kToldFor));
+  BOOST_REQUIRE(dirty.snapshot(ino).size() == 1u);
+  BOOST_TEST((dirty.snapshot(ino)[0].chunk == &fine));
+  BOOST_REQUIRE(dirty.written(ino, 0, doubtful, 2));
+  BOOST_TEST(!dirty.snapshot(ino)[1].mixed);
+}
+
 BOOST_AUTO_TEST_CASE(regions_that_need_nothing_say_so) {
   Chunk chunk;
   BOOST_TEST(!DirtyRegions::needs_persist(chunk));

@@ -90,6 +90,17 @@ BOOST_AUTO_TEST_CASE(overwriting_in_one_tick_is_one_transaction_unless_somebody_
   BOOST_CHECK_EQUAL(transactions(*this, overwrite), 1u);  // the next tick
 }
 
+BOOST_AUTO_TEST_CASE(a_write_after_a_read_is_never_older_than_it) {
+  commit(plan(0, kBlock));
+  for (int i = 0; i < 20; ++i) {
+    commit(plan(0, kBlock));
+    m->manager->accessed(f);
+    commit(plan(0, kBlock));
+    const Attributes now = at();
+    BOOST_CHECK(now.mtime >= now.atime);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(a_tick_hides_no_change_but_time) {
   commit(plan(0, 2 * kBlock));
   const auto write = [&](std::uint64_t offset, std::uint64_t length, SetId set_id = SetId::kKeep) {
