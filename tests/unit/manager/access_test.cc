@@ -89,7 +89,7 @@ BOOST_AUTO_TEST_CASE(nodiratime_is_about_directories) {
 }
 
 BOOST_AUTO_TEST_CASE(reads_make_no_transaction_and_their_times_are_there_after_the_end) {
-  Fixture fixture;
+  Fixture fixture({.pool_bytes = 3u << 20});  // nothing is leased ahead
   constexpr int kFiles = 100;
   std::vector<Timestamp> times;
   {
@@ -118,7 +118,7 @@ BOOST_AUTO_TEST_CASE(reads_make_no_transaction_and_their_times_are_there_after_t
 }
 
 BOOST_AUTO_TEST_CASE(fsync_and_other_changes_write_the_time_along) {
-  Fixture fixture;
+  Fixture fixture({.pool_bytes = 3u << 20});  // nothing is leased ahead
   const auto m = fixture.mount();
   const InodeRef file = m->file(m->root(), "file");
   const auto recorded = [&] {
