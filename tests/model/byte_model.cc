@@ -9,21 +9,18 @@
 //   Status 0: all bytes are right; 1: not, with the byte, the seed and the last operations that touched it.
 //
 // The oracle, from the standards and from what the file system promises (README, "What a returned call survives"):
-//   B1  A call that changes bytes or the size (write, truncate, fallocate, copy_file_range) is there when it has
-//   returned,
-//       for every way of reading, and survives the death of the daemon.
+//   B1  A call that changes bytes or the size (write, truncate, fallocate, copy_file_range) is there, for every way of
+//       reading, when it has returned, and survives the death of the daemon.
 //   B2  What a shared mapping stores is there at once for every way of reading. It survives the death of the daemon
-//   after
-//       msync or fsync has returned. Before, each byte is the one that was there or one of those stored since: the
+//       once msync or fsync has returned. Before, each byte is the one that was there or one of those stored since: the
 //       kernel writes pages back when it likes.
 //   B3  A call that was under way when the daemon died may have been done in part: of the bytes in its range each is
-//   old or
-//       new, and the size is anywhere between; but a byte beyond the old end is new. (Or zero, of a call longer than a
-//       request: the kernel sends the parts of a direct write at once, and a later one may have been done alone.)
+//       old or new, and the size is anywhere between; but a byte beyond the old end is new. (Or zero, of a call longer
+//       than a request: the kernel sends the parts of a direct write at once, and a later one may have been done
+//       alone.)
 //   B4  What a private mapping stores is seen there only.
-//   B5  SEEK_DATA and SEEK_HOLE: a hole reads as zeros. (What a mapping stored and the kernel has not written back may
-//   lie
-//       in a hole: rmemfs(8), DIFFERENCES.)
+//   B5  SEEK_DATA and SEEK_HOLE: a hole reads as zeros. (What a mapping stored and the kernel has not written back
+//       may lie in a hole: rmemfs(8), DIFFERENCES.)
 // Nothing is stored behind the end of a file, where the page's rest is the kernel's.
 //
 // The two files' windows begin at an ordinary offset and at a large one. STATE is a shared mapping, so it is whole
@@ -49,224 +46,10 @@
 #include <utility>
 #include <vector>
 
+#include "tests/model/expected_bytes.h"
+
+namespace byte_model {
 namespace {
-
-constexpr std::uint64_t kWindow = 2560 << 10;  // bytes of each file: more than two of the longest requests
-constexpr std::uint64_t kPage = 4096;
-constexpr std::uint64_t kRequest = 1 << 20;  // the longest
-constexpr std::array<std::uint64_t, 2> kBase = {0, (std::uint64_t{1} << 41) + 3 * kPage};
-constexpr std::uint64_t kMagic = 0x6c65646f6d657462u + sizeof(kWindow);
-constexpr std::uint64_t kLogged = 1 << 16;  // operations that can be shown
-
-enum class Kind : std::uint8_t {
-  kNone,
-  kWrite,
-  kAppend,
-  kTruncate,
-  kStore,
-  kPunch,
-  kZero,
-  kAllocate,
-  kReserve,
-  kCopy,
-  kMsync,
-  kFsync,
-  kSeek,
-  kPrivate,
-  kReopen
-};
-constexpr const char* kNames[] = {
-    "none", "write", "append", "truncate", "store",         "punch", "zero range", "allocate", "allocate, keep size",
-    "copy", "msync", "fsync",  "seek",     "private store", "reopen"};
-constexpr const char* kWays[] = {"buffered", "a second descriptor", "direct", "O_SYNC", "direct, aligned"};
-
-struct Step {
-  std::uint64_t number = 0;
-  std::uint64_t offset = 0, length = 0;  // in the window
-  std::uint64_t from = 0;                // copy: offset in the source's window
-  std::uint64_t old_size = 0;
-  Kind kind = Kind::kNone;
-  std::uint8_t file = 0, source = 0;  // copy: the source file
-  std::uint8_t way = 0;
-};
-
-using Values = std::array<std::uint64_t, 4>;  // one bit per value of a byte
-
-// One file as it must be. `open` bytes may after a death be any of `values`.
-struct File {
-  std::uint64_t size;
-  std::uint8_t bytes[kWindow];
-  std::uint8_t open[kWindow];
-  Values values[kWindow];
-};
-
-struct State {
-  std::uint64_t magic;
-  std::uint64_t seed;
-  std::uint64_t done;       // operations
-  std::uint32_t killed;     // set before the daemon is
-  std::uint32_t under_way;  // `last` has begun and not ended
-  Step last;
-  std::uint64_t opened, settled_old, settled_new, torn;  // what deaths left to settle, and to what it was
-  Step log[kLogged];
-  File files[2];
-};
-
-State* state;
-std::string directory;
-
-std::string path_of(int file) { return directory + (file == 0 ? "/low" : "/high"); }
-
-// Never zero, which is what holes, gaps and punches are.
-std::uint8_t content(std::uint64_t number, std::uint64_t at) {
-  std::uint64_t z = number * 0x9e3779b97f4a7c15u + at;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return static_cast<std::uint8_t>(1 + (z >> 33) % 255);
-}
-
-std::string to_text(const Step& s) {
-  char text[256];
-  int n = std::snprintf(text, sizeof text, "%llu: %s of %s", static_cast<unsigned long long>(s.number),
-                        kNames[static_cast<int>(s.kind)], s.file == 0 ? "low" : "high");
-  std::string out(text, static_cast<std::size_t>(n));
-  std::snprintf(text, sizeof text, ", %llu bytes at %llu", static_cast<unsigned long long>(s.length),
-                static_cast<unsigned long long>(s.offset));
-  if (s.kind == Kind::kTruncate) {
-    std::snprintf(text, sizeof text, " to %llu", static_cast<unsigned long long>(s.offset));
-  }
-  out += text;
-  if (s.kind == Kind::kCopy) {
-    std::snprintf(text, sizeof text, " from %llu of %s", static_cast<unsigned long long>(s.from),
-                  s.source == 0 ? "low" : "high");
-    out += text;
-  }
-  if (s.kind == Kind::kWrite || s.kind == Kind::kAppend) out += std::string(", ") + kWays[s.way];
-  std::snprintf(text, sizeof text, " (size before: %llu)", static_cast<unsigned long long>(s.old_size));
-  return out + text;
-}
-
-// Whether an operation could have changed a byte of a file.
-bool touches(const Step& s, int file, std::uint64_t at) {
-  if (s.file != file || s.kind == Kind::kNone) return false;
-  if (s.kind == Kind::kTruncate) return at >= std::min(s.offset, s.old_size);
-  if (s.kind == Kind::kFsync) return true;
-  if (s.kind == Kind::kReopen) return false;
-  if (at >= s.offset && at < s.offset + s.length) return true;
-  return s.offset + s.length > s.old_size && at >= s.old_size && at < s.offset;  // the gap
-}
-
-[[noreturn]] void wrong(const char* how, int file, std::uint64_t at, unsigned is, unsigned must) {
-  std::printf(
-      "FAILED: %s, seed %llu, after operation %llu: byte %llu of %s is %02x and must be %02x (size %llu, page %llu)\n",
-      how, static_cast<unsigned long long>(state->seed), static_cast<unsigned long long>(state->done),
-      static_cast<unsigned long long>(at), path_of(file).c_str(), is, must,
-      static_cast<unsigned long long>(state->files[file].size), static_cast<unsigned long long>(at / kPage));
-  int shown = 0;
-  if (state->under_way != 0) std::printf("  under way %s\n", to_text(state->last).c_str());
-  for (std::uint64_t n = state->done; n > 0 && n + kLogged > state->done && shown < 12; --n) {
-    const Step& s = state->log[n % kLogged];
-    if (s.number != n || !touches(s, file, at)) continue;
-    const bool would = s.kind != Kind::kCopy && content(n, at) == is;
-    std::printf("  %s%s\n", to_text(s).c_str(), would ? "  <- this byte is from here" : "");
-    ++shown;
-  }
-  std::fflush(stdout);
-  ::_exit(1);
-}
-
-[[noreturn]] void failed(const char* what, int error) {
-  if (state->killed != 0) ::_exit(0);  // the mount is dead
-  std::printf("FAILED: %s: %s, seed %llu, in operation %s\n", what, std::strerror(error),
-              static_cast<unsigned long long>(state->seed), to_text(state->last).c_str());
-  std::fflush(stdout);
-  ::_exit(1);
-}
-
-// ---- the array
-
-void set(File& f, std::uint64_t at, std::uint8_t value) {
-  f.bytes[at] = value;
-  f.open[at] = 0;
-}
-void add_value(File& f, std::uint64_t at, std::uint8_t value) {
-  if (f.open[at] == 0) {
-    f.values[at] = {};
-    f.values[at][f.bytes[at] / 64] |= std::uint64_t{1} << f.bytes[at] % 64;
-    f.open[at] = 1;
-  }
-  f.values[at][value / 64] |= std::uint64_t{1} << value % 64;
-}
-bool may_be(const File& f, std::uint64_t at, std::uint8_t value) {
-  if (f.open[at] == 0) return f.bytes[at] == value;
-  return (f.values[at][value / 64] >> value % 64 & 1) != 0;
-}
-void settle(File& f, std::uint64_t begin, std::uint64_t end) { std::memset(f.open + begin, 0, end - begin); }
-void grow(File& f, std::uint64_t size) {
-  for (std::uint64_t at = f.size; at < size; ++at) set(f, at, 0);
-  f.size = std::max(f.size, size);
-}
-
-// What byte `at` is once the step is done; for bytes in its range.
-std::uint8_t value_of(const Step& s, std::uint64_t at) {
-  switch (s.kind) {
-    case Kind::kWrite:
-    case Kind::kAppend:
-    case Kind::kStore:
-      return at < s.offset ? std::uint8_t{0} : content(s.number, at);
-    case Kind::kCopy:
-      return at < s.offset ? std::uint8_t{0} : state->files[s.source].bytes[s.from + (at - s.offset)];
-    default:
-      return 0;
-  }
-}
-
-void apply(const Step& s) {
-  File& f = state->files[s.file];
-  const std::uint64_t end = s.offset + s.length;
-  switch (s.kind) {
-    case Kind::kWrite:
-    case Kind::kAppend:
-    case Kind::kCopy: {
-      // The source may overlap nothing (EINVAL), but it may be the same file.
-      std::vector<std::uint8_t> bytes(s.length);
-      for (std::uint64_t i = 0; i < s.length; ++i) bytes[i] = value_of(s, s.offset + i);
-      grow(f, end);
-      for (std::uint64_t i = 0; i < s.length; ++i) set(f, s.offset + i, bytes[i]);
-      break;
-    }
-    case Kind::kStore:
-      for (std::uint64_t at = s.offset; at < end; ++at) {
-        add_value(f, at, content(s.number, at));
-        f.bytes[at] = content(s.number, at);
-      }
-      break;
-    case Kind::kTruncate:
-      if (s.offset < f.size)
-        f.size = s.offset;
-      else
-        grow(f, s.offset);
-      break;
-    case Kind::kPunch:
-      for (std::uint64_t at = s.offset; at < std::min(end, f.size); ++at) set(f, at, 0);
-      break;
-    case Kind::kZero:
-      grow(f, end);
-      for (std::uint64_t at = s.offset; at < end; ++at) set(f, at, 0);
-      break;
-    case Kind::kAllocate:
-      grow(f, end);
-      break;
-    case Kind::kMsync:
-      settle(f, s.offset / kPage * kPage, std::min((end + kPage - 1) / kPage * kPage, f.size));
-      break;
-    case Kind::kFsync:
-      settle(f, 0, f.size);
-      break;
-    default:
-      break;
-  }
-}
 
 // ---- the file system's side
 
@@ -509,7 +292,7 @@ class Runner {
         for (std::uint64_t i = 0; i < s.length; ++i) from[i] = content(s.number, s.offset + i);
         const ssize_t n = s.kind == Kind::kWrite ? ::pwrite(side.descriptor(s.way), from, s.length, at)
                                                  : ::write(side.appender(s.way == 2), from, s.length);
-        whole(kNames[static_cast<int>(s.kind)], n, s.length);
+        whole(name_of(s.kind), n, s.length);
         break;
       }
       case Kind::kTruncate:
@@ -719,8 +502,10 @@ void open_state(const char* path, std::uint64_t seed) {
 }
 
 }  // namespace
+}  // namespace byte_model
 
 int main(int argc, char** argv) {
+  using namespace byte_model;
   const std::string verb = argc > 3 ? argv[1] : "";
   const auto number = [&](int i) { return std::strtoull(argv[i], nullptr, 10); };
   std::setvbuf(stdout, nullptr, _IOLBF, 0);

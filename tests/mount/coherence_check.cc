@@ -23,26 +23,15 @@
 #include <cstring>
 #include <functional>
 #include <set>
-#include <stdexcept>
 #include <string>
+
+#include "tests/mount/expect.h"
 
 namespace {
 
 constexpr std::size_t kPage = 4096;
 std::string directory;
 std::string at(const std::string& name) { return directory + "/" + name; }
-
-struct Failure : std::runtime_error {
-  using runtime_error::runtime_error;
-};
-
-#define EXPECT(condition)                                                                      \
-  do {                                                                                         \
-    errno = 0;                                                                                 \
-    if (!(condition))                                                                          \
-      throw Failure("line " + std::to_string(__LINE__) + ": " #condition +                     \
-                    (errno ? std::string(" (") + std::strerror(errno) + ")" : std::string())); \
-  } while (false)
 
 // Another process does it, and has ended.
 void other(const std::function<void()>& work) {

@@ -98,6 +98,14 @@ private_namespace() {
   RMEMFS_IN_NAMESPACE=1 exec unshare --mount --propagation private bash "$0" "$@"
 }
 
+# mount_by_type "$@": as private_namespace, where mount(8) finds rmemfs: it looks where programs are installed, whatever PATH
+# says.
+mount_by_type() {
+  [ "$(id -u)" = 0 ] || skip "mount(8) needs root"
+  private_namespace "$@"
+  mount --bind "$RMEMFS_BIN" /usr/local/bin || skip "rmemfs cannot be shown in /usr/local/bin"
+}
+
 # ---- memory nodes
 
 random_port() { echo $((20000 + (RANDOM * 32768 + RANDOM) % 12000)); }

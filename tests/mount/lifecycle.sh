@@ -1,10 +1,7 @@
 #!/bin/bash
 # How a mount begins and ends: mount(8), daemonizing, SIGTERM, umount, and what df, findmnt and a second mount see.
 source "$(dirname "$0")/lib.sh"
-[ "$(id -u)" = 0 ] || skip "mount(8) needs root"
-# mount(8) finds rmemfs where programs are installed, whatever PATH says.
-private_namespace "$@"
-mount --bind "$RMEMFS_BIN" /usr/local/bin || skip "rmemfs cannot be shown in /usr/local/bin"
+mount_by_type "$@"
 start_nodes
 make_fs
 daemon_pid() { rmemctl status --json "$MNT" | json "d['pid']"; }

@@ -19,28 +19,17 @@
 #include <cstdio>
 #include <cstring>
 #include <set>
-#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "tests/mount/expect.h"
 
 namespace {
 
 std::string dir;
 std::string at(const std::string& name) { return dir + "/" + name; }
 
-// A failed expectation ends its case; this program is a test and has no other errors.
-struct Failure : std::runtime_error {
-  using runtime_error::runtime_error;
-};
-
-#define EXPECT(condition)                                                                      \
-  do {                                                                                         \
-    errno = 0;                                                                                 \
-    if (!(condition))                                                                          \
-      throw Failure("line " + std::to_string(__LINE__) + ": " #condition +                     \
-                    (errno ? std::string(" (") + std::strerror(errno) + ")" : std::string())); \
-  } while (false)
 #define EXPECT_ERRNO(call, number) EXPECT((call) < 0 && errno == (number))
 
 int make(const std::string& name, const std::string& text = "") {

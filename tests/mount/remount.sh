@@ -3,9 +3,7 @@
 # its daemon, in every form that mount(8) has; SELinux contexts reach the kernel.
 POOL=256M
 source "$(dirname "$0")/lib.sh"
-[ "$(id -u)" = 0 ] || skip "mount(8) needs root"
-private_namespace "$@"
-mount --bind "$RMEMFS_BIN" /usr/local/bin || skip "rmemfs cannot be shown in /usr/local/bin"
+mount_by_type "$@"
 start_nodes
 make_fs
 daemon_pid() { rmemctl status --json "$MNT" | json "d['pid']"; }

@@ -53,8 +53,8 @@ BOOST_AUTO_TEST_CASE(requests_for_the_same_bytes_do_not_wait_one_deadline_after_
   BOOST_REQUIRE(files.write(ino, 0, std::string(4096, 'a')).ok());
   files.faults.drop = 1000;
   ConnectionSet deaf(1, files.mount.loop, [&files](NodeId, std::uint32_t) -> Result<std::unique_ptr<Connection>> {
-    return std::make_unique<FaultyConnection>(std::make_unique<MemoryConnection>(files.memory, files.boot),
-                                              files.faults);
+    return std::make_unique<FaultyConnection>(
+        std::make_unique<MemoryConnection>(files.memory, files.boot, files.reboots), files.faults);
   });
   constexpr int kWriters = 8;
   int ended = 0;
@@ -101,6 +101,22 @@ BOOST_AUTO_TEST_CASE(fsync_says_to_all_that_written_bytes_may_be_gone_with_the_b
   files.boot = 3;
   BOOST_REQUIRE(files.write(written, 0, std::string(2048, 'd')).ok());
   BOOST_TEST(!files.run(files.fs.fsync(written)).ok());
+}
+
+// The same between the halves of one write: its new blocks may hold anything, so the file must not name them.
+BOOST_AUTO_TEST_CASE(blocks_written_in_an_earlier_boot_than_they_were_persisted_in_are_not_part_of_the_file) {
+  Fixture fixture;
+  for (const auto& [address, node] : fixture.nodes)
+    node->set_durability({Durability::kPersistent, PersistMethod::kNodeFlush});
+  Files files(fixture);
+  const InodeNumber ino = files.create("file");
+  files.reboots = true;
+  const auto failed = files.write(ino, 0, std::string(4096, 'a'));
+  BOOST_REQUIRE(!failed.ok());
+  BOOST_TEST((failed.error().code == Errc::kNotKept));
+  BOOST_TEST(files.size(ino) == 0u);
+  BOOST_REQUIRE(files.write(ino, 0, std::string(4096, 'b')).ok());
+  BOOST_TEST(files.run(files.fs.fsync(ino)).ok());
 }
 
 // The kernel wants set-ID bits cleared with each write of an ordinary user; looking whether there are any is not
@@ -183,7 +199,8 @@ BOOST_AUTO_TEST_CASE(a_write_that_fails_after_its_first_transaction_says_how_muc
   FaultyConnection::Faults faults;
   faults.fail_nth = 60;
   ConnectionSet failing(1, files.mount.loop, [&](NodeId, std::uint32_t) -> Result<std::unique_ptr<Connection>> {
-    return std::make_unique<FaultyConnection>(std::make_unique<MemoryConnection>(files.memory, files.boot), faults);
+    return std::make_unique<FaultyConnection>(
+        std::make_unique<MemoryConnection>(files.memory, files.boot, files.reboots), faults);
   });
   const auto written =
       files.run(files.fs.write(RequestContext{&failing, 0, 0, 0}, ino, 0, as_bytes(std::string_view(bytes))));

@@ -69,6 +69,31 @@ BOOST_AUTO_TEST_CASE(a_replaced_file_is_purged) {
   BOOST_TEST((files.fs.lookup(kRootInode, "second")->ino == first));
 }
 
+// A write that changes nothing but bytes relies on the times of the one before it: with commit=sync it waits for them.
+BOOST_AUTO_TEST_CASE(an_overwrite_is_not_acknowledged_before_the_times_it_relies_on_are_persistent) {
+  Fixture fixture;
+  std::atomic<bool> broken{false};
+  MountOptions options;
+  options.recover.journal.mode = CommitMode::kSync;
+  options.manager.sync_commit = true;
+  options.recover.journal_memory = [&broken](std::unique_ptr<PersistentMemory> memory) {
+    return std::make_unique<FailingSync>(std::move(memory), broken);
+  };
+  Files files(fixture, 2000, options);
+  const InodeNumber ino = files.create("file");
+  BOOST_REQUIRE(files.write(ino, 0, std::string(4096, 'a')).ok());
+  BOOST_REQUIRE(files.fs.getattr(ino).ok());
+  broken = true;
+  int without = 0;
+  for (int i = 0; i < 20; ++i) {
+    const CommitId before = files.mount.store.journal->last_id();
+    BOOST_TEST(!files.write(ino, 0, std::string(4096, 'b')).ok());
+    if (files.mount.store.journal->last_id() == before) ++without;
+  }
+  broken = false;
+  BOOST_TEST(without > 0);
+}
+
 // With commit=sync the caller is told that the change cannot be made persistent; the change is there all the same, and
 // what it freed must not stay taken until the next mount.
 BOOST_AUTO_TEST_CASE(what_loses_its_name_is_freed_even_when_the_change_cannot_be_made_persistent) {

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <thread>
+#include <utility>
 
 #include "fs/file_system.h"
 #include "tests/support/faulty_connection.h"
@@ -17,7 +18,8 @@ using Memory = std::map<std::uint64_t, std::vector<std::byte>>;
 
 class MemoryConnection final : public Connection {
  public:
-  MemoryConnection(Memory& memory, const std::uint64_t& boot) : memory_(memory), boot_(boot) {}
+  MemoryConnection(Memory& memory, std::uint64_t& boot, bool& reboots)
+      : memory_(memory), boot_(boot), reboots_(reboots) {}
   Posted post(Operation& op) override {
     auto& bytes = memory_[op.region->id.value()];
     if (bytes.size() < op.region->length_bytes) bytes.resize(op.region->length_bytes);
@@ -26,6 +28,7 @@ class MemoryConnection final : public Connection {
     if (op.kind == OperationKind::kRead) std::copy_n(at, op.length_bytes, op.buffer);
     if (op.kind == OperationKind::kWrite) std::copy_n(op.buffer, op.length_bytes, at);
     op.ok = true;
+    if (op.kind == OperationKind::kPersist && std::exchange(reboots_, false)) ++boot_;
     op.boot = boot_;
     return Posted::kCompleted;
   }
@@ -37,7 +40,8 @@ class MemoryConnection final : public Connection {
 
  private:
   Memory& memory_;
-  const std::uint64_t& boot_;
+  std::uint64_t& boot_;
+  bool& reboots_;
 };
 
 // A file system on one lane, driven by the mount's loop.
@@ -47,8 +51,8 @@ class Files {
       : mount(fixture.dir.path(), fixture.nodes, std::move(options)),
         connections(0, mount.loop,
                     [this](NodeId, std::uint32_t) -> Result<std::unique_ptr<Connection>> {
-                      return std::make_unique<FaultyConnection>(std::make_unique<MemoryConnection>(memory, boot),
-                                                                faults);
+                      return std::make_unique<FaultyConnection>(
+                          std::make_unique<MemoryConnection>(memory, boot, reboots), faults);
                     }),
         fs(*mount.manager, FileSystemOptions{.deadline_ms = deadline_ms},
            [this](std::uint32_t) { return &connections; }) {
@@ -103,6 +107,7 @@ class Files {
   FaultyConnection::Faults faults;  // of connections made from now on
   Memory memory;
   std::uint64_t boot = 1;  // of the nodes' host
+  bool reboots = false;    // before the next PERSIST
   Mount mount;
   ConnectionSet connections;
   FileSystem fs;
