@@ -505,16 +505,15 @@ void open_state(const char* path, std::uint64_t seed) {
 }  // namespace byte_model
 
 int main(int argc, char** argv) {
-  using namespace byte_model;
   const std::string verb = argc > 3 ? argv[1] : "";
   const auto number = [&](int i) { return std::strtoull(argv[i], nullptr, 10); };
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   if ((verb == "run" && (argc == 6 || argc == 8)) || (verb == "verify" && argc == 4)) {
-    directory = argv[2];
-    open_state(argv[3], argc > 4 ? number(4) : 0);
-    if (verb == "verify") return verify();
-    if (argc == 8) return work_until_killed(number(4), static_cast<pid_t>(number(6)), number(7));
-    return work(number(4), number(5));
+    byte_model::directory = argv[2];
+    byte_model::open_state(argv[3], argc > 4 ? number(4) : 0);
+    if (verb == "verify") return byte_model::verify();
+    if (argc == 8) return byte_model::work_until_killed(number(4), static_cast<pid_t>(number(6)), number(7));
+    return byte_model::work(number(4), number(5));
   }
   std::fprintf(
       stderr, "usage: byte_model run DIRECTORY STATE SEED OPERATIONS [DAEMON MILLISECONDS] | verify DIRECTORY STATE\n");
